@@ -1,0 +1,122 @@
+//! `lakeside sql`
+
+use std::io::{IsTerminal, Read};
+use std::path::PathBuf;
+
+use clap::Args;
+
+use super::output::{Format, print};
+use super::{LimitArgs, shell};
+use crate::error::{Error, Result};
+use crate::project::{self, Project};
+use crate::session::Session;
+use crate::session::statement::Statement;
+
+/// Ask the project's sources and tables, or files named in the query
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  lakeside sql -c 'SELECT * FROM recommendations LIMIT 5'
+  lakeside sql -c \"SELECT count(*) FROM 's3://bucket/events/*.parquet'\" --format csv
+  lakeside sql            (a shell; statements end with a semicolon)")]
+pub(super) struct SqlArgs {
+    /// Statements to run, separated by semicolons
+    #[arg(short, long, value_name = "SQL", conflicts_with = "file")]
+    command: Option<String>,
+    /// A file of statements; - is stdin
+    #[arg(short, long, value_name = "FILE")]
+    file: Option<PathBuf>,
+    /// The folder of lakeside.toml [default: . or ./sql, if it has one]
+    #[arg(long, value_name = "DIR")]
+    project: Option<PathBuf>,
+    /// How results are written
+    #[arg(long, value_enum, default_value_t = Format::Table)]
+    format: Format,
+    /// Set a variable of the project
+    #[arg(long, value_name = "NAME=VALUE")]
+    var: Vec<String>,
+    #[command(flatten)]
+    pub(super) limits: LimitArgs,
+}
+
+/// Where queries run: in a project if there is one.
+pub(super) struct Place {
+    pub(super) session: Session,
+    pub(super) project: Option<Project>,
+}
+
+pub(super) async fn sql(args: &SqlArgs) -> Result<()> {
+    let place = Place::open(args)?;
+    let text = match (&args.command, &args.file) {
+        (Some(text), _) => text.clone(),
+        (None, Some(file)) if file.as_os_str() == "-" => stdin()?,
+        (None, Some(file)) => {
+            std::fs::read_to_string(file).map_err(|e| Error::Usage(format!("-f {}: {e}", file.display())))?
+        }
+        (None, None) if std::io::stdin().is_terminal() => return shell::shell(&place, args.format).await,
+        (None, None) => stdin()?,
+    };
+    place.run(&text, args.format).await
+}
+
+fn stdin() -> Result<String> {
+    let mut text = String::new();
+    std::io::stdin().read_to_string(&mut text).map_err(|e| Error::Io("reading stdin".to_owned(), e))?;
+    Ok(text)
+}
+
+impl Place {
+    fn open(args: &SqlArgs) -> Result<Self> {
+        let limits = args.limits.limits();
+        let root = match (project::find(args.project.as_deref()), &args.project) {
+            (Ok(root), _) => Some(root),
+            (Err(error), Some(_)) => return Err(error),
+            (Err(_), None) if args.var.is_empty() => None,
+            (Err(error), None) => return Err(error),
+        };
+        match root {
+            Some(root) => {
+                let project = Project::read(&root, &limits, &args.var)?;
+                Ok(Self { session: project.session.clone(), project: Some(project) })
+            }
+            None => Ok(Self { session: Session::try_new(&limits, Default::default())?, project: None }),
+        }
+    }
+
+    /// Runs statements one after the other and writes the result of each.
+    pub(super) async fn run(&self, text: &str, format: Format) -> Result<()> {
+        for statement in self.session.parse(text).map_err(|e| located(text, &e))? {
+            let frame = self.plan(statement, text).await?;
+            let columns = frame.schema().fields().len();
+            match columns {
+                // Statements such as CREATE VIEW answer with nothing.
+                0 => drop(frame.collect().await?),
+                _ => drop(print(frame, format).await?),
+            }
+        }
+        Ok(())
+    }
+
+    async fn plan(&self, statement: Statement, text: &str) -> Result<datafusion::dataframe::DataFrame> {
+        if let Some(project) = &self.project {
+            project.provide(&statement).await?;
+        }
+        self.session.query(statement).await.map_err(|e| located(text, &e))
+    }
+}
+
+/// An error with the line of the statement that it is about.
+fn located(text: &str, error: &datafusion::common::DataFusionError) -> Error {
+    let message = crate::error::explain(error);
+    let place = crate::error::position(error).and_then(|(line, column)| {
+        let shown = text.lines().nth(line.checked_sub(1)?)?;
+        // A tab is one column wide for whoever counted the columns.
+        Some(format!(
+            "\n  {line} | {}\n  {:width$} | {:>column$}",
+            shown.replace('\t', " "),
+            "",
+            "^",
+            width = line.to_string().len()
+        ))
+    });
+    Error::Steps(format!("{message}{}", place.unwrap_or_default()))
+}

@@ -1,0 +1,3 @@
+//! Functions of many rows.
+
+pub mod robust_bounds;

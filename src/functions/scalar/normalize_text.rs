@@ -1,0 +1,74 @@
+//! `normalize_text`: text brought to one form for comparing.
+
+use std::sync::Arc;
+
+use datafusion::arrow::array::{Array, ArrayRef, StringBuilder};
+use datafusion::arrow::datatypes::DataType;
+use datafusion::common::Result;
+use datafusion::common::cast::as_string_array;
+use datafusion::common::types::logical_string;
+use datafusion::logical_expr::{
+    Coercion, ColumnarValue, Documentation, ScalarFunctionArgs, ScalarUDFImpl, Signature, TypeSignatureClass,
+    Volatility,
+};
+use datafusion_macros::user_doc;
+
+use crate::kernels::text;
+
+/// See the documentation attribute.
+#[user_doc(
+    doc_section(label = "String Functions"),
+    description = "Text in one form, so that equal things compare equal: compatibility forms folded (NFKC), accents dropped, lower case, everything but letters and digits of any script turned into single spaces, none at the ends; apostrophes close up. NULL stays NULL; text without letters and digits becomes the empty string.",
+    syntax_example = "normalize_text(text)",
+    sql_example = r#"> SELECT normalize_text('  Crème-BRÛLÉE ');
+creme brulee"#,
+    argument(name = "text", description = "Text of any string type.")
+)]
+#[derive(Debug, PartialEq, Eq, Hash)]
+pub struct NormalizeText {
+    signature: Signature,
+}
+
+impl Default for NormalizeText {
+    fn default() -> Self {
+        let string = Coercion::new_exact(TypeSignatureClass::Native(logical_string()));
+        Self { signature: Signature::coercible(vec![string], Volatility::Immutable) }
+    }
+}
+
+impl ScalarUDFImpl for NormalizeText {
+    fn name(&self) -> &str {
+        "normalize_text"
+    }
+
+    fn signature(&self) -> &Signature {
+        &self.signature
+    }
+
+    fn return_type(&self, _: &[DataType]) -> Result<DataType> {
+        Ok(DataType::Utf8)
+    }
+
+    fn invoke_with_args(&self, args: ScalarFunctionArgs) -> Result<ColumnarValue> {
+        let scalar = matches!(args.args[0], ColumnarValue::Scalar(_));
+        let arrays = ColumnarValue::values_to_arrays(&args.args)?;
+        let strings = datafusion::arrow::compute::cast(&arrays[0], &DataType::Utf8)?;
+        let strings = as_string_array(&strings)?;
+        let mut builder = StringBuilder::with_capacity(strings.len(), strings.value_data().len());
+        let mut form = String::new();
+        for value in strings {
+            match value {
+                Some(value) => {
+                    text::normalize(value, &mut form);
+                    builder.append_value(&form);
+                }
+                None => builder.append_null(),
+            }
+        }
+        super::result(Arc::new(builder.finish()) as ArrayRef, scalar)
+    }
+
+    fn documentation(&self) -> Option<&Documentation> {
+        self.doc()
+    }
+}

@@ -1,0 +1,269 @@
+//! The k best items of each user: a sparse product of two tables, with masks and reasons.
+//!
+//! Item-based: row u of A holds the user's items and weights, row i of B the neighbors of item i.
+//! User-based: row u of A holds the user's neighbors and their scores, row v of B the items of user v.
+//! What stands between user and item (an item of the history, a neighboring user) is called the link.
+
+use std::ops::Range;
+use std::sync::Arc;
+
+use super::csr::Csr;
+use super::product::{Cell, Dot, RowProduct, Weighted};
+use super::topk::TopK;
+
+/// Which of the two tables holds the similarities, by whose absolute sum a normalised score is divided.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd)]
+pub enum Side {
+    /// A: neighbors of users.
+    Users,
+    /// B: neighbors of items.
+    Items,
+}
+
+/// Items that are masked, for everyone or user by user.
+#[derive(Debug)]
+pub enum Mask {
+    /// The same items for every user.
+    Items(Vec<u32>),
+    /// Users by items.
+    Pairs(Csr),
+}
+
+/// Everything that scoring reads; shared by all threads.
+#[derive(Debug)]
+pub struct Scoring {
+    /// Users by links.
+    pub a: Csr,
+    /// Links by items.
+    pub b: Csr,
+    /// Where the similarities are.
+    pub side: Side,
+    /// Items per user, at least 1.
+    pub k: usize,
+    /// Whether a score is divided by the sum of the absolute similarities that made it.
+    pub normalize: bool,
+    /// How many reasons are kept per recommendation.
+    pub reasons: usize,
+    /// Whether items of the user's own history are left out.
+    pub exclude_seen: bool,
+    /// Items that are never recommended.
+    pub exclude: Option<Mask>,
+    /// If given, the only items that are recommended.
+    pub candidates: Option<Mask>,
+    /// The place of each item among the sorted ids.
+    pub item_order: Vec<u32>,
+    /// The place of each link among the sorted ids.
+    pub link_order: Vec<u32>,
+}
+
+/// Recommended items, one entry per pair, grouped by user and best first.
+#[derive(Debug, Default, PartialEq)]
+pub struct Recommendations {
+    /// The user.
+    pub user: Vec<u32>,
+    /// The item recommended to the user.
+    pub item: Vec<u32>,
+    /// How much.
+    pub score: Vec<f32>,
+    /// The place in the user's list, from 1.
+    pub rank: Vec<i32>,
+    /// For each entry the strongest links with what they add to the score, strongest first.
+    pub reasons: Vec<Vec<(u32, f32)>>,
+    /// Multiply-adds that were done.
+    pub work: usize,
+}
+
+impl Scoring {
+    /// The number of users.
+    pub fn users(&self) -> usize {
+        self.a.rows()
+    }
+
+    /// The number of items.
+    pub fn items(&self) -> usize {
+        self.item_order.len()
+    }
+
+    /// Users by items they have seen.
+    fn history(&self) -> &Csr {
+        match self.side {
+            Side::Items => &self.a,
+            Side::Users => &self.b,
+        }
+    }
+
+    /// The bytes it holds.
+    pub fn bytes(&self) -> usize {
+        let masks = self.exclude.iter().chain(&self.candidates).map(Mask::bytes).sum::<usize>();
+        let orders = (self.item_order.len() + self.link_order.len()) * size_of::<u32>();
+        self.a.bytes() + self.b.bytes() + masks + orders
+    }
+
+    /// Cuts the users into blocks of about equal work and at most `most_rows` users; returns where each begins and
+    /// where the last ends.
+    pub fn blocks(&self, most_rows: usize, blocks: usize) -> Vec<usize> {
+        super::product::blocks(&self.a, &self.b, most_rows, blocks)
+    }
+
+    /// The bytes that the scorer of one thread will hold.
+    pub fn scorer_bytes(&self) -> usize {
+        RowProduct::<Weighted<true>>::bytes_for(self.items()) + self.items() * 3 * size_of::<u32>()
+    }
+
+    /// A scorer with its own cells, for one thread.
+    pub fn scorer(self: &Arc<Self>) -> Box<dyn Score> {
+        match (self.normalize, self.side) {
+            (false, _) => Box::new(Scorer::new(self, |cell: Dot| (cell.0, 1.0))),
+            (true, Side::Users) => Box::new(Scorer::new(self, |cell: Weighted<true>| (cell.ab, cell.weight))),
+            (true, Side::Items) => Box::new(Scorer::new(self, |cell: Weighted<false>| (cell.ab, cell.weight))),
+        }
+    }
+}
+
+/// Finds the recommendations of ranges of users.
+pub trait Score: Send {
+    /// Appends the recommendations of each user in the range to `found`.
+    fn score(&mut self, users: Range<usize>, found: &mut Recommendations);
+}
+
+struct Scorer<C, F> {
+    input: Arc<Scoring>,
+    product: RowProduct<C>,
+    best: TopK,
+    /// Splits a cell into sum and divisor.
+    parts: F,
+    /// The last user (plus one) for whom an item was excluded or a candidate.
+    excluded_for: Vec<u32>,
+    candidate_for: Vec<u32>,
+    /// The divisor of each item reached, kept for its reasons.
+    divisor: Vec<f32>,
+    links: Links,
+}
+
+impl<C: Cell, F: Fn(C) -> (f32, f32)> Scorer<C, F> {
+    fn new(input: &Arc<Scoring>, parts: F) -> Self {
+        let items = input.items();
+        Self {
+            product: RowProduct::new(items),
+            best: TopK::new(input.k.min(items.max(1))),
+            parts,
+            excluded_for: vec![0; items],
+            candidate_for: vec![0; items],
+            divisor: vec![1.0; if input.normalize { items } else { 0 }],
+            links: Links::default(),
+            input: Arc::clone(input),
+        }
+    }
+
+    fn score_user(&mut self, user: usize, found: &mut Recommendations) {
+        let input = &*self.input;
+        let (links, weights) = input.a.row(user);
+        found.work += self.product.accumulate(links, weights, &input.b);
+        let mark = user as u32 + 1;
+        if let Some(mask) = &input.exclude {
+            mask.stamp(user, &mut self.excluded_for, mark);
+        }
+        if input.exclude_seen {
+            input.history().row(user).0.iter().for_each(|&item| self.excluded_for[item as usize] = mark);
+        }
+        let all_are_candidates = input.candidates.is_none();
+        if let Some(mask) = &input.candidates {
+            mask.stamp(user, &mut self.candidate_for, mark);
+        }
+        let (best, parts, divisors) = (&mut self.best, &self.parts, &mut self.divisor);
+        let (excluded_for, candidate_for) = (&self.excluded_for, &self.candidate_for);
+        self.product.drain(|item, cell| {
+            let at = item as usize;
+            if excluded_for[at] == mark || !(all_are_candidates || candidate_for[at] == mark) {
+                return;
+            }
+            let (sum, divisor) = parts(cell);
+            if let Some(kept) = divisors.get_mut(at) {
+                *kept = divisor;
+            }
+            best.push(sum / divisor, item, &input.item_order);
+        });
+        let first = found.item.len();
+        for (at, (score, item)) in self.best.drain(&input.item_order).enumerate() {
+            found.user.push(user as u32);
+            found.item.push(item);
+            found.score.push(score);
+            found.rank.push(at as i32 + 1);
+        }
+        if input.reasons > 0 {
+            self.links.find(input, user, &found.item[first..], &self.divisor, &mut found.reasons);
+        }
+    }
+}
+
+impl<C: Cell, F: Fn(C) -> (f32, f32) + Send> Score for Scorer<C, F> {
+    fn score(&mut self, users: Range<usize>, found: &mut Recommendations) {
+        users.for_each(|user| self.score_user(user, found));
+    }
+}
+
+impl Mask {
+    fn bytes(&self) -> usize {
+        match self {
+            Self::Items(items) => items.len() * size_of::<u32>(),
+            Self::Pairs(pairs) => pairs.bytes(),
+        }
+    }
+
+    /// Marks the items that the mask names for this user.
+    fn stamp(&self, user: usize, stamps: &mut [u32], mark: u32) {
+        match self {
+            Self::Items(items) => items.iter().for_each(|&item| stamps[item as usize] = mark),
+            Self::Pairs(pairs) => pairs.row(user).0.iter().for_each(|&item| stamps[item as usize] = mark),
+        }
+    }
+}
+
+/// Finds what made each winner, by a second walk over the user's row that looks at winners only.
+#[derive(Debug, Default)]
+struct Links {
+    /// The place of each item among the winners, plus one; 0 for all others.
+    place: Vec<u32>,
+}
+
+impl Links {
+    fn find(
+        &mut self,
+        input: &Scoring,
+        user: usize,
+        winners: &[u32],
+        divisors: &[f32],
+        reasons: &mut Vec<Vec<(u32, f32)>>,
+    ) {
+        self.place.resize(input.items(), 0);
+        for (at, &item) in winners.iter().enumerate() {
+            self.place[item as usize] = at as u32 + 1;
+        }
+        let first = reasons.len();
+        reasons.resize_with(first + winners.len(), Vec::new);
+        let (links, weights) = input.a.row(user);
+        for (at, &link) in links.iter().enumerate() {
+            let a = weights.get(at).copied().unwrap_or(1.0);
+            let (items, scores) = input.b.row(link as usize);
+            for (slot, &item) in items.iter().enumerate() {
+                if let Some(winner) = (self.place[item as usize] as usize).checked_sub(1) {
+                    let b = scores.get(slot).copied().unwrap_or(1.0);
+                    let divisor = divisors.get(item as usize).copied().unwrap_or(1.0);
+                    reasons[first + winner].push((link, a * b / divisor));
+                }
+            }
+        }
+        for list in &mut reasons[first..] {
+            list.sort_unstable_by(|a, b| {
+                let by_strength = b.1.abs().total_cmp(&a.1.abs());
+                by_strength.then(input.link_order[a.0 as usize].cmp(&input.link_order[b.0 as usize]))
+            });
+            list.truncate(input.reasons);
+        }
+        winners.iter().for_each(|&item| self.place[item as usize] = 0);
+    }
+}
+
+#[cfg(test)]
+#[path = "scoring_tests.rs"]
+mod tests;

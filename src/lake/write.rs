@@ -1,0 +1,73 @@
+//! Writing aside: a query's result as staged files.
+
+use std::sync::Arc;
+
+use datafusion::catalog::TableProvider;
+use datafusion::common::{DataFusionError, Result};
+use datafusion::dataframe::DataFrame;
+use datafusion::execution::object_store::ObjectStoreUrl;
+use datafusion::physical_plan::{ExecutionPlan, collect};
+use object_store::path::Path;
+
+use super::{Kind, Lake, PRIVATE};
+use crate::operators::write::{Target, WriteExec, WrittenFile, written_files};
+use crate::session::files;
+
+/// A table that is written but not published.
+#[derive(Debug, Clone)]
+pub struct Staged {
+    /// The run that wrote it.
+    pub run: String,
+    /// The table that it will be.
+    pub table: String,
+    /// Its files, below its folder.
+    pub files: Vec<WrittenFile>,
+}
+
+impl Staged {
+    /// The folder that holds its files, below the lake.
+    pub fn folder(&self) -> String {
+        staging(&self.run, &self.table)
+    }
+}
+
+fn staging(run: &str, table: &str) -> String {
+    format!("{PRIVATE}/staging/{run}/{table}")
+}
+
+impl Lake {
+    /// Runs a query and writes its result aside, under names made of run and partition.
+    pub async fn stage(&self, run: &str, table: &str, query: DataFrame, partition_by: &[String]) -> Result<Staged> {
+        let task = Arc::new(query.task_ctx());
+        let plan = query.create_physical_plan().await?;
+        let target = Target {
+            store: self.store_url()?,
+            folder: self.folder(&staging(run, table))?,
+            stem: format!("part-{run}"),
+            partition_by: partition_by.to_vec(),
+        };
+        let write: Arc<dyn ExecutionPlan> = Arc::new(WriteExec::try_new(plan, target)?);
+        let files = written_files(&collect(write, task).await?)?;
+        Ok(Staged { run: run.to_owned(), table: table.to_owned(), files })
+    }
+
+    /// What was staged, to be looked at.
+    pub async fn staged_table(&self, staged: &Staged) -> Result<Arc<dyn TableProvider>> {
+        let folder = staged.folder();
+        let urls = staged.files.iter().map(|file| self.file_url(&folder, &file.path)).collect::<Result<_>>()?;
+        files::open_parquet(self.session.context(), urls).await
+    }
+
+    fn store_url(&self) -> Result<ObjectStoreUrl> {
+        ObjectStoreUrl::parse(&self.url[..url::Position::BeforePath])
+    }
+
+    /// A folder of the lake as a path in its store.
+    fn folder(&self, below: &str) -> Result<Path> {
+        match &self.kind {
+            Kind::Remote(lake) => Ok(lake.path(below)),
+            Kind::Local(lake) => Path::from_absolute_path(lake.path(below))
+                .map_err(|e| DataFusionError::Configuration(format!("lake {}: {e}", self.url))),
+        }
+    }
+}

@@ -1,0 +1,236 @@
+//! The arguments of an operator, read by name or position, with errors that say what is allowed.
+
+use std::sync::Arc;
+
+use datafusion::common::{DFSchema, Result, ScalarValue, plan_err};
+use datafusion::logical_expr::planner::RelationPlannerContext;
+use datafusion::logical_expr::simplify::SimplifyContext;
+use datafusion::logical_expr::{Expr, LogicalPlan};
+use datafusion::optimizer::simplify_expressions::ExprSimplifier;
+use datafusion::sql::sqlparser::ast::{Expr as SqlExpr, FunctionArg, FunctionArgExpr, Ident, Query, TableFactor};
+
+/// The arguments of one call. Each is taken once; what is left at the end was not known.
+pub struct Arguments {
+    function: &'static str,
+    positional: Vec<SqlExpr>,
+    named: Vec<(String, SqlExpr)>,
+    /// Names that were asked for, for the message about one that was not.
+    known: Vec<&'static str>,
+}
+
+impl Arguments {
+    /// Splits a call's arguments into named and positional ones.
+    pub fn parse(function: &'static str, args: Vec<FunctionArg>, context: &dyn RelationPlannerContext) -> Result<Self> {
+        let mut found = Self { function, positional: Vec::new(), named: Vec::new(), known: Vec::new() };
+        for arg in args {
+            let (name, value) = match arg {
+                FunctionArg::Named { name, arg, .. } => (Some(name), arg),
+                FunctionArg::ExprNamed { name: SqlExpr::Identifier(name), arg, .. } => (Some(name), arg),
+                FunctionArg::Unnamed(arg) => (None, arg),
+                other => return plan_err!("{function}: '{other}' is not an argument; write name => value"),
+            };
+            let FunctionArgExpr::Expr(value) = value else {
+                return plan_err!("{function}: '*' is not an argument; give a table or (SELECT ..)");
+            };
+            match name {
+                None if found.named.is_empty() => found.positional.push(value),
+                None => return plan_err!("{function}: '{value}' without a name must stand before the named arguments"),
+                Some(name) => found.add_named(context.normalize_ident(name), value)?,
+            }
+        }
+        Ok(found)
+    }
+
+    fn add_named(&mut self, name: String, value: SqlExpr) -> Result<()> {
+        if self.named.iter().any(|(known, _)| *known == name) {
+            return plan_err!("{}: argument '{name}' is given twice", self.function);
+        }
+        self.named.push((name, value));
+        Ok(())
+    }
+
+    /// The operator that is called.
+    pub fn function(&self) -> &'static str {
+        self.function
+    }
+
+    fn take(&mut self, name: &'static str) -> Option<SqlExpr> {
+        self.known.push(name);
+        let at = self.named.iter().position(|(known, _)| known == name)?;
+        Some(self.named.remove(at).1)
+    }
+
+    /// The relation given by this name, or else the next one given by position.
+    pub fn relation(
+        &mut self,
+        name: &'static str,
+        context: &mut dyn RelationPlannerContext,
+    ) -> Result<Option<LogicalPlan>> {
+        let value = match self.take(name) {
+            Some(value) => value,
+            None if !self.positional.is_empty() => self.positional.remove(0),
+            None => return Ok(None),
+        };
+        let SqlExpr::Subquery(subquery) = value else {
+            return plan_err!(
+                "{}: argument '{name}' must be a table, a quoted path or (SELECT ..), not {value}",
+                self.function
+            );
+        };
+        let derived = TableFactor::Derived { lateral: false, subquery, alias: None, sample: None };
+        context.plan(derived).map(Some)
+    }
+
+    fn literal(
+        &mut self,
+        name: &'static str,
+        allowed: &str,
+        context: &mut dyn RelationPlannerContext,
+    ) -> Result<Option<(ScalarValue, String)>> {
+        let Some(value) = self.take(name) else {
+            return Ok(None);
+        };
+        let text = value.to_string();
+        if let SqlExpr::Identifier(Ident { value: word, .. }) = &value {
+            return plan_err!("{}: argument '{name}' must be {allowed}; write '{word}' in quotes", self.function);
+        }
+        let expr = context.sql_to_expr(value, &DFSchema::empty())?;
+        let simplify = SimplifyContext::builder().with_schema(Arc::new(DFSchema::empty())).build();
+        match ExprSimplifier::new(simplify).simplify(expr)? {
+            Expr::Literal(value, _) if !value.is_null() => Ok(Some((value, text))),
+            _ => plan_err!("{}: argument '{name}' must be {allowed}, not {text}", self.function),
+        }
+    }
+
+    /// A string.
+    pub fn string(&mut self, name: &'static str, context: &mut dyn RelationPlannerContext) -> Result<Option<String>> {
+        let Some((value, text)) = self.literal(name, "a string", context)? else {
+            return Ok(None);
+        };
+        match value.try_as_str() {
+            Some(Some(string)) => Ok(Some(string.to_owned())),
+            _ => plan_err!("{}: argument '{name}' must be a string, not {text}", self.function),
+        }
+    }
+
+    /// One of several words, with what it stands for.
+    pub fn choice<T: Copy>(
+        &mut self,
+        name: &'static str,
+        choices: &[(&'static str, T)],
+        context: &mut dyn RelationPlannerContext,
+    ) -> Result<Option<T>> {
+        let Some(word) = self.string(name, context)? else {
+            return Ok(None);
+        };
+        match choices.iter().find(|(choice, _)| choice.eq_ignore_ascii_case(&word)) {
+            Some((_, value)) => Ok(Some(*value)),
+            None => {
+                let words: Vec<&str> = choices.iter().map(|(choice, _)| *choice).collect();
+                plan_err!(
+                    "{}: argument '{name}' is '{word}'{}; allowed are {}",
+                    self.function,
+                    nearest(&word, &words).map_or(String::new(), |near| format!(", did you mean '{near}'?")),
+                    words.join(", ")
+                )
+            }
+        }
+    }
+
+    /// A whole number within bounds.
+    pub fn integer(
+        &mut self,
+        name: &'static str,
+        allowed: std::ops::RangeInclusive<i64>,
+        context: &mut dyn RelationPlannerContext,
+    ) -> Result<Option<i64>> {
+        let words = match allowed.end() {
+            &i64::MAX => format!("a whole number of at least {}", allowed.start()),
+            end => format!("a whole number from {} to {end}", allowed.start()),
+        };
+        let Some((value, text)) = self.literal(name, &words, context)? else {
+            return Ok(None);
+        };
+        let number = match value.data_type() {
+            kind if kind.is_integer() => value.cast_to(&datafusion::arrow::datatypes::DataType::Int64).ok(),
+            _ => None,
+        };
+        match number {
+            Some(ScalarValue::Int64(Some(number))) if allowed.contains(&number) => Ok(Some(number)),
+            _ => plan_err!("{}: argument '{name}' must be {words}, not {text}", self.function),
+        }
+    }
+
+    /// A number within bounds.
+    pub fn number(
+        &mut self,
+        name: &'static str,
+        allowed: std::ops::RangeInclusive<f64>,
+        context: &mut dyn RelationPlannerContext,
+    ) -> Result<Option<f64>> {
+        let words = match (allowed.start().is_finite(), allowed.end().is_finite()) {
+            (true, true) => format!("a number from {} to {}", allowed.start(), allowed.end()),
+            (true, false) => format!("a number of at least {}", allowed.start()),
+            _ => "a number".to_owned(),
+        };
+        let Some((value, text)) = self.literal(name, &words, context)? else {
+            return Ok(None);
+        };
+        let number = match value.data_type() {
+            kind if kind.is_numeric() => value.cast_to(&datafusion::arrow::datatypes::DataType::Float64).ok(),
+            _ => None,
+        };
+        match number {
+            Some(ScalarValue::Float64(Some(number))) if number.is_finite() && allowed.contains(&number) => {
+                Ok(Some(number))
+            }
+            _ => plan_err!("{}: argument '{name}' must be {words}, not {text}", self.function),
+        }
+    }
+
+    /// Yes or no.
+    pub fn boolean(&mut self, name: &'static str, context: &mut dyn RelationPlannerContext) -> Result<Option<bool>> {
+        match self.literal(name, "true or false", context)? {
+            None => Ok(None),
+            Some((ScalarValue::Boolean(Some(value)), _)) => Ok(Some(value)),
+            Some((_, text)) => plan_err!("{}: argument '{name}' must be true or false, not {text}", self.function),
+        }
+    }
+
+    /// Refuses what nobody asked for.
+    pub fn finish(self) -> Result<()> {
+        let function = self.function;
+        if let Some((name, _)) = self.named.first() {
+            let near = nearest(name, &self.known).map_or(String::new(), |near| format!(", did you mean '{near}'?"));
+            return plan_err!("{function} has no argument '{name}'{near}; its arguments are {}", self.known.join(", "));
+        }
+        match self.positional.first() {
+            Some(value) => plan_err!("{function}: nothing is expected at the place of '{value}'; name the argument"),
+            None => Ok(()),
+        }
+    }
+}
+
+/// The word most like this one, if any is like it at all.
+pub fn nearest<'a>(word: &str, words: &[&'a str]) -> Option<&'a str> {
+    let likeness = |candidate: &&str| strsim::jaro_winkler(&word.to_lowercase(), candidate);
+    let best = words.iter().copied().max_by(|a, b| likeness(a).total_cmp(&likeness(b)))?;
+    (likeness(&best) > 0.75).then_some(best)
+}
+
+/// Rewrites a relation argument written as a name or a quoted path into the query that reads all of it.
+///
+/// DataFusion collects the tables of a statement before it plans, and does not look for them among the arguments
+/// of functions; inside a query it finds them.
+pub fn name_to_query(value: &mut SqlExpr) -> Result<()> {
+    use datafusion::sql::sqlparser::{ast, dialect::GenericDialect, parser::Parser};
+    let name = match value {
+        SqlExpr::Identifier(_) | SqlExpr::CompoundIdentifier(_) => value.to_string(),
+        SqlExpr::Value(ast::ValueWithSpan { value: ast::Value::SingleQuotedString(_), .. }) => value.to_string(),
+        _ => return Ok(()),
+    };
+    let query: Box<Query> =
+        Parser::new(&GenericDialect {}).try_with_sql(&format!("SELECT * FROM {name}"))?.parse_query()?;
+    *value = SqlExpr::Subquery(query);
+    Ok(())
+}

@@ -1,0 +1,210 @@
+//! Reads a stream of (id, id[, weight]) rows to its end, into compact codes.
+
+use std::sync::Arc;
+
+use datafusion::arrow::array::{Array, ArrayRef, BooleanArray, Float32Array};
+use datafusion::arrow::compute::{filter, is_not_null};
+use datafusion::arrow::datatypes::DataType;
+use datafusion::arrow::record_batch::RecordBatch;
+use datafusion::common::cast::as_float32_array;
+use datafusion::common::runtime::SpawnedTask;
+use datafusion::common::{DataFusionError, Result, exec_err, internal_datafusion_err};
+use datafusion::execution::SendableRecordBatchStream;
+use datafusion::execution::memory_pool::MemoryReservation;
+use futures::StreamExt;
+use tokio::sync::Mutex;
+
+use super::ids::{Interner, Space};
+
+/// How an input is read and how its columns are called in messages.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Columns {
+    /// The operator, for messages.
+    pub operator: &'static str,
+    /// The names of the id columns as the user knows them.
+    pub ids: Vec<String>,
+    /// The types in which ids are interned.
+    pub types: Vec<DataType>,
+    /// The name of the weight column, if there is one; it comes last, as Float32.
+    pub weight: Option<String>,
+    /// Whether rows with NULL are left out instead of refused.
+    pub skip_nulls: bool,
+}
+
+/// What one reader took from the stream.
+pub struct Chunk {
+    /// For each id column, the code of each row.
+    pub codes: Vec<Vec<u32>>,
+    /// For each id column, the distinct ids by code.
+    pub distinct: Vec<ArrayRef>,
+    /// The weight of each row, empty where there is no weight column.
+    pub weights: Vec<f32>,
+}
+
+impl Chunk {
+    /// Adds the ids of a column to a space and rewrites its codes to the space's numbers.
+    pub fn enter(&mut self, column: usize, space: &mut Space) -> Result<()> {
+        let numbers = space.add(&self.distinct[column])?;
+        self.codes[column].iter_mut().for_each(|code| *code = numbers[*code as usize]);
+        Ok(())
+    }
+
+    /// Adds to `counts` how often each id occurs in a column.
+    pub fn count(&self, column: usize, counts: &mut Vec<u64>, ids: usize) {
+        counts.resize(ids, 0);
+        self.codes[column].iter().for_each(|&code| counts[code as usize] += 1);
+    }
+
+    /// Rewrites the codes of a column to new numbers.
+    pub fn renumber(&mut self, column: usize, numbers: &[u32]) {
+        self.codes[column].iter_mut().for_each(|code| *code = numbers[*code as usize]);
+    }
+}
+
+#[derive(Default)]
+struct Faults {
+    nulls: Vec<usize>,
+    not_finite: usize,
+}
+
+struct Reader {
+    columns: Columns,
+    interners: Vec<Interner>,
+    codes: Vec<Vec<u32>>,
+    weights: Vec<f32>,
+    faults: Faults,
+    memory: MemoryReservation,
+    reserved: usize,
+}
+
+/// Reads the stream with several readers at once; which reader sees which batch does not matter to who numbers
+/// the ids by [`Space::number`].
+pub async fn collect(
+    stream: SendableRecordBatchStream,
+    columns: &Columns,
+    threads: usize,
+    memory: &MemoryReservation,
+) -> Result<Vec<Chunk>> {
+    let stream = Arc::new(Mutex::new(stream));
+    let mut tasks = Vec::new();
+    for _ in 0..threads.max(1) {
+        let mut reader = Reader::try_new(columns.clone(), memory.new_empty())?;
+        let stream = Arc::clone(&stream);
+        tasks.push(SpawnedTask::spawn(async move {
+            loop {
+                let next = stream.lock().await.next().await;
+                match next {
+                    Some(batch) => reader.read(&batch?)?,
+                    None => return Ok::<_, DataFusionError>(reader),
+                }
+            }
+        }));
+    }
+    let mut faults = Faults { nulls: vec![0; columns.ids.len() + 1], not_finite: 0 };
+    let mut chunks = Vec::new();
+    for task in tasks {
+        let reader = task.join_unwind().await.map_err(|e| internal_datafusion_err!("a reader was cut off: {e}"))??;
+        for (total, count) in faults.nulls.iter_mut().zip(&reader.faults.nulls) {
+            *total += count;
+        }
+        faults.not_finite += reader.faults.not_finite;
+        let held = reader.memory.size();
+        // From here on the caller's reservation covers what the readers hold.
+        reader.memory.free();
+        memory.try_grow(held)?;
+        chunks.push(reader.finish()?);
+    }
+    faults.check(columns)?;
+    Ok(chunks)
+}
+
+impl Reader {
+    fn try_new(columns: Columns, memory: MemoryReservation) -> Result<Self> {
+        let interners: Vec<Interner> = columns.types.iter().map(Interner::try_new).collect::<Result<_>>()?;
+        let faults = Faults { nulls: vec![0; columns.ids.len() + 1], not_finite: 0 };
+        let codes = vec![Vec::new(); interners.len()];
+        Ok(Self { columns, interners, codes, weights: Vec::new(), faults, memory, reserved: 0 })
+    }
+
+    fn read(&mut self, batch: &RecordBatch) -> Result<()> {
+        let nulls: Vec<usize> = batch.columns().iter().map(|column| column.logical_null_count()).collect();
+        if nulls.iter().any(|&count| count > 0) {
+            for (total, count) in self.faults.nulls.iter_mut().zip(&nulls) {
+                *total += count;
+            }
+            if self.columns.skip_nulls {
+                let keep = complete_rows(batch)?;
+                let kept: Vec<ArrayRef> =
+                    batch.columns().iter().map(|column| filter(column, &keep)).collect::<Result<_, _>>()?;
+                return self.intern(&kept);
+            }
+            // The faults are reported at the end, with their number; until then there is nothing to intern.
+            return Ok(());
+        }
+        self.intern(batch.columns())
+    }
+
+    fn intern(&mut self, columns: &[ArrayRef]) -> Result<()> {
+        let rows = columns.first().map_or(0, |column| column.len());
+        self.reserve(rows)?;
+        for ((interner, codes), ids) in self.interners.iter_mut().zip(&mut self.codes).zip(columns) {
+            interner.intern(ids, codes)?;
+        }
+        if self.columns.weight.is_some() {
+            let weights: &Float32Array = as_float32_array(&columns[self.columns.ids.len()])?;
+            self.faults.not_finite += weights.values().iter().filter(|weight| !weight.is_finite()).count();
+            self.weights.extend_from_slice(weights.values());
+        }
+        Ok(())
+    }
+
+    /// Asks the pool for what the next rows will take, in steps of growing vectors.
+    fn reserve(&mut self, rows: usize) -> Result<()> {
+        let row_bytes = size_of::<u32>() * self.interners.len() + if self.columns.weight.is_some() { 4 } else { 0 };
+        let held = (self.codes.first().map_or(0, Vec::len) + rows) * row_bytes;
+        let interned: usize = self.interners.iter().map(Interner::size).sum();
+        let wanted = held + interned;
+        if wanted > self.reserved {
+            let step = (wanted - self.reserved).max(1 << 20);
+            self.memory.try_grow(step)?;
+            self.reserved += step;
+        }
+        Ok(())
+    }
+
+    fn finish(self) -> Result<Chunk> {
+        let distinct = self.interners.into_iter().map(Interner::finish).collect::<Result<_>>()?;
+        Ok(Chunk { codes: self.codes, distinct, weights: self.weights })
+    }
+}
+
+fn complete_rows(batch: &RecordBatch) -> Result<BooleanArray> {
+    let mut keep = BooleanArray::from(vec![true; batch.num_rows()]);
+    for column in batch.columns() {
+        keep = datafusion::arrow::compute::and(&keep, &is_not_null(column)?)?;
+    }
+    Ok(keep)
+}
+
+impl Faults {
+    fn check(&self, columns: &Columns) -> Result<()> {
+        let operator = columns.operator;
+        let names = columns.ids.iter().chain(&columns.weight);
+        if !columns.skip_nulls {
+            for (name, &count) in names.zip(&self.nulls).filter(|(_, count)| **count > 0) {
+                return exec_err!(
+                    "{operator}: column '{name}' has {count} NULL{}; filter them out, or leave such rows out with on_null => 'skip'",
+                    if count == 1 { "" } else { "s" }
+                );
+            }
+        }
+        match (&columns.weight, self.not_finite) {
+            (Some(name), count) if count > 0 => exec_err!(
+                "{operator}: column '{name}' has {count} weight{} that {} NaN, infinite or beyond the range of Float32",
+                if count == 1 { "" } else { "s" },
+                if count == 1 { "is" } else { "are" }
+            ),
+            _ => Ok(()),
+        }
+    }
+}

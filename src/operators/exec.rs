@@ -1,0 +1,190 @@
+//! The physical node of every operator: build once, then work on blocks in every partition.
+
+use std::fmt;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use datafusion::common::runtime::SpawnedTask;
+use datafusion::common::tree_node::TreeNodeRecursion;
+use datafusion::common::{DataFusionError, Result, internal_err};
+use datafusion::execution::memory_pool::MemoryConsumer;
+use datafusion::execution::{SendableRecordBatchStream, TaskContext};
+use datafusion::physical_expr::{EquivalenceProperties, PhysicalExpr};
+use datafusion::physical_plan::execution_plan::{Boundedness, EmissionType, PlanProperties, ReplaceChildrenOptions};
+use datafusion::physical_plan::metrics::{BaselineMetrics, ExecutionPlanMetricsSet, MetricBuilder, MetricsSet};
+use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
+use datafusion::physical_plan::{DisplayAs, DisplayFormatType, Distribution, ExecutionPlan, Partitioning};
+use futures::future::{BoxFuture, FutureExt, Shared};
+use futures::{Stream, TryStreamExt};
+
+use super::node::{Built, Resources, Task, Worker};
+
+type BuildFuture = Shared<BoxFuture<'static, Result<Arc<dyn Built>, Arc<DataFusionError>>>>;
+
+/// Runs a [`Task`].
+///
+/// Each input is asked for as one partition, since all of it is needed: locally that is one stream fed by all
+/// partitions of the input, on a cluster a broadcast to every task. Whoever is polled first among the output
+/// partitions builds, the others wait for the same result.
+#[derive(Debug)]
+pub struct OperatorExec {
+    task: Arc<dyn Task>,
+    inputs: Vec<Arc<dyn ExecutionPlan>>,
+    properties: Arc<PlanProperties>,
+    metrics: ExecutionPlanMetricsSet,
+    build: Mutex<Option<BuildFuture>>,
+}
+
+impl OperatorExec {
+    /// Runs `task` over `inputs`, its result in `partitions` partitions.
+    pub fn new(task: Arc<dyn Task>, inputs: Vec<Arc<dyn ExecutionPlan>>, partitions: usize) -> Self {
+        let properties = PlanProperties::new(
+            EquivalenceProperties::new(task.schema()),
+            Partitioning::UnknownPartitioning(partitions.max(1)),
+            EmissionType::Final,
+            Boundedness::Bounded,
+        );
+        Self {
+            task,
+            inputs,
+            properties: Arc::new(properties),
+            metrics: ExecutionPlanMetricsSet::new(),
+            build: Mutex::new(None),
+        }
+    }
+
+    fn partitions(&self) -> usize {
+        self.properties.partitioning.partition_count()
+    }
+
+    /// The build of this execution, begun by the first caller.
+    fn built(&self, context: &Arc<TaskContext>) -> Result<BuildFuture> {
+        let mut build = self.build.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(running) = &*build {
+            return Ok(running.clone());
+        }
+        let inputs: Vec<SendableRecordBatchStream> =
+            self.inputs.iter().map(|input| input.execute(0, Arc::clone(context))).collect::<Result<_>>()?;
+        let memory = MemoryConsumer::new(self.task.name()).register(context.memory_pool());
+        let resources = Resources { threads: self.partitions(), memory, metrics: self.metrics.clone() };
+        let task = Arc::clone(&self.task);
+        let time = MetricBuilder::new(&self.metrics).subset_time("build_time", 0);
+        let future = async move {
+            // Spawned only when polled; dropping the last waiter aborts it.
+            let work = SpawnedTask::spawn(async move {
+                let _timer = time.timer();
+                task.build(inputs, resources).await
+            });
+            match work.join_unwind().await {
+                Ok(result) => result.map_err(Arc::new),
+                Err(e) => Err(Arc::new(DataFusionError::Execution(format!("building was cut off: {e}")))),
+            }
+        };
+        let future = future.boxed().shared();
+        *build = Some(future.clone());
+        Ok(future)
+    }
+}
+
+impl DisplayAs for OperatorExec {
+    fn fmt_as(&self, _: DisplayFormatType, f: &mut fmt::Formatter) -> fmt::Result {
+        write!(f, "{}Exec: {}", self.task.name(), self.task.settings())
+    }
+}
+
+impl ExecutionPlan for OperatorExec {
+    fn name(&self) -> &str {
+        self.task.name()
+    }
+
+    fn properties(&self) -> &Arc<PlanProperties> {
+        &self.properties
+    }
+
+    fn required_input_distribution(&self) -> Vec<Distribution> {
+        vec![Distribution::SinglePartition; self.inputs.len()]
+    }
+
+    fn benefits_from_input_partitioning(&self) -> Vec<bool> {
+        vec![false; self.inputs.len()]
+    }
+
+    fn children(&self) -> Vec<&Arc<dyn ExecutionPlan>> {
+        self.inputs.iter().collect()
+    }
+
+    fn replace_children(
+        self: Arc<Self>,
+        children: Vec<Arc<dyn ExecutionPlan>>,
+        _: ReplaceChildrenOptions,
+    ) -> Result<Arc<dyn ExecutionPlan>> {
+        Ok(Arc::new(Self::new(Arc::clone(&self.task), children, self.partitions())))
+    }
+
+    fn with_new_children(self: Arc<Self>, children: Vec<Arc<dyn ExecutionPlan>>) -> Result<Arc<dyn ExecutionPlan>> {
+        Ok(Arc::new(Self::new(Arc::clone(&self.task), children, self.partitions())))
+    }
+
+    fn apply_expressions(
+        &self,
+        _: &mut dyn FnMut(&Arc<dyn PhysicalExpr>) -> Result<TreeNodeRecursion>,
+    ) -> Result<TreeNodeRecursion> {
+        Ok(TreeNodeRecursion::Continue)
+    }
+
+    fn execute(&self, partition: usize, context: Arc<TaskContext>) -> Result<SendableRecordBatchStream> {
+        if partition >= self.partitions() {
+            return internal_err!("{} has no partition {partition}", self.task.name());
+        }
+        let share = Share {
+            partition,
+            partitions: self.partitions(),
+            built: self.built(&context)?,
+            baseline: BaselineMetrics::new(&self.metrics, partition),
+            multiply_adds: MetricBuilder::new(&self.metrics).counter("multiply_adds", partition),
+            memory: MemoryConsumer::new(self.task.name()).register(context.memory_pool()),
+        };
+        let stream = futures::stream::once(share.start()).try_flatten();
+        Ok(Box::pin(RecordBatchStreamAdapter::new(self.schema(), stream)))
+    }
+
+    fn metrics(&self) -> Option<MetricsSet> {
+        Some(self.metrics.clone_inner())
+    }
+}
+
+/// The blocks of one output partition.
+struct Share {
+    partition: usize,
+    partitions: usize,
+    built: BuildFuture,
+    baseline: BaselineMetrics,
+    multiply_adds: datafusion::physical_plan::metrics::Count,
+    memory: datafusion::execution::memory_pool::MemoryReservation,
+}
+
+type Batch = datafusion::arrow::record_batch::RecordBatch;
+
+impl Share {
+    async fn start(self) -> Result<impl Stream<Item = Result<Batch>>> {
+        let built = self.built.clone().await.map_err(DataFusionError::Shared)?;
+        let blocks = (self.partition..built.blocks()).step_by(self.partitions);
+        if blocks.len() > 0 {
+            self.memory.try_grow(built.worker_bytes())?;
+        }
+        let worker: Option<Box<dyn Worker>> = (blocks.len() > 0).then(|| built.worker());
+        Ok(futures::stream::try_unfold((self, worker, blocks), |(share, mut worker, mut blocks)| async move {
+            let (Some(block), Some(active)) = (blocks.next(), worker.as_mut()) else {
+                return Ok(None);
+            };
+            // A block is a few milliseconds of pure computing; giving way between them lets a query be cancelled.
+            tokio::task::yield_now().await;
+            let (batch, work) = {
+                let _timer = share.baseline.elapsed_compute().timer();
+                active.run(block)?
+            };
+            share.multiply_adds.add(work);
+            share.baseline.record_output(batch.num_rows());
+            Ok(Some((batch, (share, worker, blocks))))
+        }))
+    }
+}

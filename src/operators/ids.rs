@@ -1,0 +1,108 @@
+//! Ids of any type, interned to compact numbers that do not depend on the order of input.
+
+use std::sync::Arc;
+
+use datafusion::arrow::array::{Array, ArrayRef, UInt32Array};
+use datafusion::arrow::compute::{cast, take};
+use datafusion::arrow::datatypes::{DataType, Field, Schema};
+use datafusion::arrow::row::{RowConverter, SortField};
+use datafusion::common::{Result, exec_err};
+use datafusion::logical_expr::EmitTo;
+use datafusion::physical_plan::aggregates::group_values::{GroupValues, new_group_values};
+use datafusion::physical_plan::aggregates::order::GroupOrdering;
+
+/// Gives each distinct id a number, in the order in which they come.
+pub struct Interner {
+    groups: Box<dyn GroupValues>,
+    scratch: Vec<usize>,
+}
+
+impl Interner {
+    /// For ids of this type.
+    pub fn try_new(data_type: &DataType) -> Result<Self> {
+        let schema = Arc::new(Schema::new(vec![Field::new("id", data_type.clone(), true)]));
+        Ok(Self { groups: new_group_values(schema, &GroupOrdering::None)?, scratch: Vec::new() })
+    }
+
+    /// Appends the number of each id to `codes`.
+    pub fn intern(&mut self, ids: &ArrayRef, codes: &mut Vec<u32>) -> Result<()> {
+        self.scratch.clear();
+        self.groups.intern(std::slice::from_ref(ids), &mut self.scratch)?;
+        if self.groups.len() >= u32::MAX as usize {
+            return exec_err!("more than {} distinct ids", u32::MAX - 1);
+        }
+        codes.extend(self.scratch.iter().map(|&code| code as u32));
+        Ok(())
+    }
+
+    /// The distinct ids by number.
+    pub fn finish(mut self) -> Result<ArrayRef> {
+        Ok(self.groups.emit(EmitTo::All)?.swap_remove(0))
+    }
+
+    /// The bytes it holds.
+    pub fn size(&self) -> usize {
+        self.groups.size()
+    }
+}
+
+/// The final numbers of ids: by falling count, equal counts by id.
+pub struct Numbering {
+    /// The distinct ids by number, in the type in which they go out.
+    pub ids: ArrayRef,
+    /// The place of each numbered id among all ids in order; what breaks ties.
+    pub order: Vec<u32>,
+}
+
+/// All ids of one kind, from several columns; columns are added, then numbered together.
+pub struct Space {
+    interner: Interner,
+}
+
+impl Space {
+    /// For ids of this type.
+    pub fn try_new(data_type: &DataType) -> Result<Self> {
+        Ok(Self { interner: Interner::try_new(data_type)? })
+    }
+
+    /// Adds ids that were interned apart, and tells their numbers in this space.
+    pub fn add(&mut self, distinct: &ArrayRef) -> Result<Vec<u32>> {
+        let mut codes = Vec::with_capacity(distinct.len());
+        self.interner.intern(distinct, &mut codes)?;
+        Ok(codes)
+    }
+
+    /// The number of ids so far.
+    pub fn len(&self) -> usize {
+        self.interner.groups.len()
+    }
+
+    /// Numbers the ids anew. Returns the numbering, its ids cast to `out`, and the new number of each old one.
+    pub fn number(self, counts: &[u64], out: &DataType) -> Result<(Numbering, Vec<u32>)> {
+        let ids = self.interner.finish()?;
+        let place = places(&ids)?;
+        let mut by_count: Vec<u32> = (0..ids.len() as u32).collect();
+        by_count.sort_unstable_by_key(|&old| (std::cmp::Reverse(counts[old as usize]), place[old as usize]));
+        let mut number = vec![0u32; ids.len()];
+        for (new, &old) in by_count.iter().enumerate() {
+            number[old as usize] = new as u32;
+        }
+        let order = by_count.iter().map(|&old| place[old as usize]).collect();
+        let ids = take(&ids, &UInt32Array::from(by_count), None)?;
+        let ids = if ids.data_type() == out { ids } else { cast(&ids, out)? };
+        Ok((Numbering { ids, order }, number))
+    }
+}
+
+/// The place of each id when all are sorted.
+fn places(ids: &ArrayRef) -> Result<Vec<u32>> {
+    let converter = RowConverter::new(vec![SortField::new(ids.data_type().clone())])?;
+    let rows = converter.convert_columns(std::slice::from_ref(ids))?;
+    let mut sorted: Vec<u32> = (0..ids.len() as u32).collect();
+    sorted.sort_unstable_by(|&a, &b| rows.row(a as usize).cmp(&rows.row(b as usize)));
+    let mut place = vec![0u32; ids.len()];
+    for (at, &id) in sorted.iter().enumerate() {
+        place[id as usize] = at as u32;
+    }
+    Ok(place)
+}

@@ -1,0 +1,152 @@
+//! Which columns of a relation an operator reads, and as what.
+
+use datafusion::arrow::datatypes::DataType;
+use datafusion::common::{Column, Result, plan_err};
+use datafusion::logical_expr::{Expr, ExprSchemable, LogicalPlan, LogicalPlanBuilder, cast};
+
+use super::arguments::nearest;
+
+/// The relation given for one argument, and the columns chosen from it so far.
+pub struct Input {
+    operator: &'static str,
+    argument: &'static str,
+    plan: LogicalPlan,
+    chosen: Vec<Expr>,
+}
+
+impl Input {
+    /// Nothing chosen yet from the relation given for `argument` of `operator`.
+    pub fn new(operator: &'static str, argument: &'static str, plan: LogicalPlan) -> Self {
+        Self { operator, argument, plan, chosen: Vec::new() }
+    }
+
+    /// The number of columns of the relation.
+    pub fn width(&self) -> usize {
+        self.plan.schema().fields().len()
+    }
+
+    /// The names of the columns of the relation.
+    pub fn names(&self) -> Vec<&str> {
+        self.plan.schema().fields().iter().map(|field| field.name().as_str()).collect()
+    }
+
+    /// Where the column of this name stands, exact first, else regardless of case.
+    pub fn find(&self, name: &str) -> Option<usize> {
+        let names = self.names();
+        let exact = names.iter().position(|column| *column == name);
+        exact.or_else(|| names.iter().position(|column| column.eq_ignore_ascii_case(name)))
+    }
+
+    /// Where the column named by an argument stands.
+    pub fn named(&self, argument: &str, name: &str) -> Result<usize> {
+        match self.find(name) {
+            Some(at) => Ok(at),
+            None => {
+                let names = self.names();
+                let near = nearest(name, &names).map_or(String::new(), |near| format!(", did you mean '{near}'?"));
+                plan_err!(
+                    "{}: argument '{argument}' names column '{name}', which the input does not have{near}; its columns are {}",
+                    self.operator,
+                    names.join(", ")
+                )
+            }
+        }
+    }
+
+    /// Where the column at this position stands, which must exist.
+    pub fn at(&self, position: usize, what: &str) -> Result<usize> {
+        if position < self.width() {
+            return Ok(position);
+        }
+        plan_err!(
+            "{}: argument '{}' needs a column for the {what} at position {}; it has only {}",
+            self.operator,
+            self.argument,
+            position + 1,
+            self.names().join(", ")
+        )
+    }
+
+    /// The type of a column of ids, its values where it is a dictionary.
+    pub fn id_type(&self, column: usize) -> DataType {
+        match self.plan.schema().field(column).data_type() {
+            DataType::Dictionary(_, values) => values.as_ref().clone(),
+            other => other.clone(),
+        }
+    }
+
+    /// The type of a column as it is.
+    pub fn data_type(&self, column: usize) -> DataType {
+        self.plan.schema().field(column).data_type().clone()
+    }
+
+    /// The name of a column.
+    pub fn name(&self, column: usize) -> String {
+        self.plan.schema().field(column).name().clone()
+    }
+
+    fn column(&self, at: usize) -> Expr {
+        Expr::Column(Column::from(self.plan.schema().qualified_field(at)))
+    }
+
+    /// Reads a column as ids of this type.
+    pub fn choose_id(&mut self, column: usize, as_type: &DataType) -> Result<()> {
+        let expr = self.column(column);
+        if self.data_type(column) == *as_type {
+            self.chosen.push(expr);
+            return Ok(());
+        }
+        let ids_compare = same_kind(&self.id_type(column), as_type);
+        if !ids_compare || !expr.get_type(self.plan.schema()).is_ok_and(|from| can_cast(&from, as_type)) {
+            return plan_err!(
+                "{}: argument '{}' has ids of type {} in column '{}', but ids of type {as_type} are needed to match; cast one of them",
+                self.operator,
+                self.argument,
+                self.data_type(column),
+                self.name(column)
+            );
+        }
+        self.chosen.push(cast(expr, as_type.clone()).alias(self.name(column)));
+        Ok(())
+    }
+
+    /// Reads a column as weights.
+    pub fn choose_weight(&mut self, column: usize) -> Result<()> {
+        let data_type = self.data_type(column);
+        if !(data_type.is_numeric() || data_type == DataType::Boolean) {
+            return plan_err!(
+                "{}: argument '{}' has weights in column '{}', which is {data_type}; a number is needed",
+                self.operator,
+                self.argument,
+                self.name(column)
+            );
+        }
+        let expr = self.column(column);
+        let single = cast(expr, DataType::Float32).alias(self.name(column));
+        self.chosen.push(single);
+        Ok(())
+    }
+
+    /// The plan that yields the chosen columns.
+    pub fn into_plan(self) -> Result<LogicalPlan> {
+        // The same column may be chosen twice; a projection wants distinct names.
+        let chosen: Vec<Expr> =
+            self.chosen.into_iter().enumerate().map(|(at, expr)| expr.alias(format!("column_{at}"))).collect();
+        LogicalPlanBuilder::from(self.plan).project(chosen)?.build()
+    }
+}
+
+fn can_cast(from: &DataType, to: &DataType) -> bool {
+    datafusion::arrow::compute::can_cast_types(from, to)
+}
+
+/// Whether ids of these types can mean the same thing: a number is never a string.
+fn same_kind(a: &DataType, b: &DataType) -> bool {
+    let kind = |t: &DataType| match t {
+        t if t.is_integer() => 0,
+        t if t.is_string() => 1,
+        t if t.is_binary() => 2,
+        _ => 3,
+    };
+    a == b || (kind(a) == kind(b) && kind(a) < 3)
+}

@@ -1,0 +1,180 @@
+//! From rows to a similarity index, and from its findings to rows.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use datafusion::arrow::array::{ArrayRef, Float32Array, Int32Array, UInt32Array};
+use datafusion::arrow::compute::take;
+use datafusion::arrow::datatypes::{DataType, Field, Schema, SchemaRef};
+use datafusion::arrow::record_batch::RecordBatch;
+use datafusion::common::{DataFusionError, Result};
+use datafusion::execution::SendableRecordBatchStream;
+use datafusion::execution::memory_pool::MemoryReservation;
+use datafusion::physical_plan::metrics::MetricBuilder;
+
+use crate::kernels::csr::Csr;
+use crate::kernels::similarity::{Neighbors, Search, Settings, Similarity};
+use crate::operators::collect::{Chunk, Columns, collect};
+use crate::operators::ids::{Numbering, Space};
+use crate::operators::node::{Built, Resources, Task, Worker};
+
+const ENTITY: usize = 0;
+const FEATURE: usize = 1;
+
+/// `neighbors` with all its settings fixed.
+#[derive(Debug)]
+pub struct NeighborsTask {
+    columns: Columns,
+    /// The type in which ids go out: what they came in, dictionaries included.
+    id_type: DataType,
+    settings: Settings,
+    schema: SchemaRef,
+}
+
+impl NeighborsTask {
+    /// Reads its input as `columns` say.
+    pub fn new(columns: Columns, id_type: DataType, settings: Settings) -> Self {
+        let schema = Arc::new(Schema::new(vec![
+            Field::new(&columns.ids[ENTITY], id_type.clone(), false),
+            Field::new("neighbor_id", id_type.clone(), false),
+            Field::new("score", DataType::Float32, false),
+            Field::new("rank", DataType::Int32, false),
+        ]));
+        Self { columns, id_type, settings, schema }
+    }
+}
+
+#[async_trait]
+impl Task for NeighborsTask {
+    fn name(&self) -> &'static str {
+        "Neighbors"
+    }
+
+    fn settings(&self) -> String {
+        let s = &self.settings;
+        let weight = self.columns.weight.as_deref().unwrap_or("1");
+        let mut text = format!(
+            "entity={}, feature={}, weight={weight}, metric={:?}, k={}",
+            self.columns.ids[ENTITY], self.columns.ids[FEATURE], s.metric, s.k
+        );
+        text += &format!(", weighting={:?}, shrink={}, threshold={}", s.weighting, s.shrink, s.threshold);
+        text += &format!(", min_overlap={}, alpha={}, beta={}", s.min_overlap, s.alpha, s.beta);
+        text + if self.columns.skip_nulls { ", on_null=skip" } else { "" }
+    }
+
+    fn schema(&self) -> SchemaRef {
+        Arc::clone(&self.schema)
+    }
+
+    async fn build(&self, mut inputs: Vec<SendableRecordBatchStream>, resources: Resources) -> Result<Arc<dyn Built>> {
+        let chunks = collect(inputs.swap_remove(0), &self.columns, resources.threads, &resources.memory).await?;
+        let (columns, id_type, schema) = (self.columns.clone(), self.id_type.clone(), self.schema());
+        let settings = self.settings;
+        let index = move || Index::build(chunks, &columns, &id_type, settings, schema, resources);
+        let built = datafusion::common::runtime::SpawnedTask::spawn_blocking(index);
+        let index = built.join_unwind().await.map_err(|e| DataFusionError::ExecutionJoin(Box::new(e)))??;
+        Ok(Arc::new(index))
+    }
+}
+
+/// The shared state of a search.
+struct Index {
+    similarity: Arc<Similarity>,
+    entities: Numbering,
+    /// Where each block of entities begins, and where the last ends.
+    bounds: Vec<usize>,
+    schema: SchemaRef,
+    _memory: MemoryReservation,
+}
+
+impl Index {
+    fn build(
+        mut chunks: Vec<Chunk>,
+        columns: &Columns,
+        id_type: &DataType,
+        settings: Settings,
+        schema: SchemaRef,
+        resources: Resources,
+    ) -> Result<Self> {
+        let Resources { memory, metrics, threads } = resources;
+        let entities = renumber(&mut chunks, ENTITY, &columns.types[ENTITY], id_type)?;
+        let features = renumber(&mut chunks, FEATURE, &columns.types[FEATURE], &columns.types[FEATURE])?;
+        let entries: usize = chunks.iter().map(|chunk| chunk.codes[ENTITY].len()).sum();
+        let (rows, weighted) = (entities.ids.len(), columns.weight.is_some());
+        // At the peak there are the rows read and two matrices.
+        memory.try_grow(2 * Csr::bytes_for(rows.max(features.ids.len()), entries, weighted))?;
+        let slices: Vec<(&[u32], &[u32], &[f32])> = chunks
+            .iter()
+            .map(|chunk| (&chunk.codes[FEATURE][..], &chunk.codes[ENTITY][..], &chunk.weights[..]))
+            .collect();
+        let by_feature = Csr::from_entries(features.ids.len(), rows, &slices);
+        drop(slices);
+        drop(chunks);
+        let mut matrix = by_feature.transposed();
+        drop(by_feature);
+        matrix.sum_duplicates();
+        let count = |name: &'static str, value| MetricBuilder::new(&metrics).counter(name, 0).add(value);
+        count("entities", rows);
+        count("features", features.ids.len());
+        count("entries", matrix.entries());
+        let similarity = Arc::new(Similarity::new(matrix, entities.order.clone(), settings));
+        count("matrix_bytes", similarity.bytes());
+        memory.try_resize(similarity.bytes())?;
+        let most_rows = (BATCH_ROWS / settings.k.max(1)).max(1);
+        let bounds = similarity.blocks(most_rows, threads * BLOCKS_PER_THREAD);
+        Ok(Self { similarity, entities, bounds, schema, _memory: memory })
+    }
+}
+
+/// Rows of a result batch at the most, unless one entity alone has more neighbors.
+const BATCH_ROWS: usize = 8192;
+/// Blocks of about equal work: enough for an even share, and short enough to be cancelled between.
+const BLOCKS_PER_THREAD: usize = 128;
+
+/// Numbers the ids of one column over all chunks and rewrites its codes.
+fn renumber(chunks: &mut [Chunk], column: usize, data_type: &DataType, out: &DataType) -> Result<Numbering> {
+    let mut space = Space::try_new(data_type)?;
+    let mut counts = Vec::new();
+    for chunk in chunks.iter_mut() {
+        chunk.enter(column, &mut space)?;
+        chunk.count(column, &mut counts, space.len());
+    }
+    let (numbering, numbers) = space.number(&counts, out)?;
+    chunks.iter_mut().for_each(|chunk| chunk.renumber(column, &numbers));
+    Ok(numbering)
+}
+
+impl Built for Index {
+    fn blocks(&self) -> usize {
+        self.bounds.len().saturating_sub(1)
+    }
+
+    fn worker_bytes(&self) -> usize {
+        self.similarity.searcher_bytes()
+    }
+
+    fn worker(self: Arc<Self>) -> Box<dyn Worker> {
+        let search = self.similarity.searcher();
+        Box::new(Searching { index: self, search })
+    }
+}
+
+struct Searching {
+    index: Arc<Index>,
+    search: Box<dyn Search>,
+}
+
+impl Worker for Searching {
+    fn run(&mut self, block: usize) -> Result<(RecordBatch, usize)> {
+        let mut found = Neighbors::default();
+        self.search.search(self.index.bounds[block]..self.index.bounds[block + 1], &mut found);
+        let ids = &self.index.entities.ids;
+        let columns: Vec<ArrayRef> = vec![
+            take(ids, &UInt32Array::from(found.entity), None)?,
+            take(ids, &UInt32Array::from(found.neighbor), None)?,
+            Arc::new(Float32Array::from(found.score)),
+            Arc::new(Int32Array::from(found.rank)),
+        ];
+        Ok((RecordBatch::try_new(Arc::clone(&self.index.schema), columns)?, found.work))
+    }
+}

@@ -1,0 +1,184 @@
+//! `neighbors`: the k most similar entities of each entity.
+
+mod build;
+mod docs;
+
+use std::sync::Arc;
+
+use datafusion::common::{Result, plan_err};
+use datafusion::logical_expr::Documentation;
+use datafusion::logical_expr::planner::RelationPlannerContext;
+
+use self::build::NeighborsTask;
+use super::arguments::Arguments;
+use super::collect::Columns;
+use super::input::Input;
+use super::node::OperatorNode;
+use super::planner::Operator;
+use crate::kernels::similarity::{Metric, Settings};
+use crate::kernels::weighting::Weighting;
+
+/// `FROM neighbors(input, ..)`
+#[derive(Debug)]
+pub struct NeighborsOperator;
+
+impl Operator for NeighborsOperator {
+    fn name(&self) -> &'static str {
+        "neighbors"
+    }
+
+    fn relation_arguments(&self) -> &'static [&'static str] {
+        &["input"]
+    }
+
+    fn documentation(&self) -> Documentation {
+        docs::documentation()
+    }
+
+    fn plan(&self, mut arguments: Arguments, context: &mut dyn RelationPlannerContext) -> Result<OperatorNode> {
+        let Some(relation) = arguments.relation("input", context)? else {
+            return plan_err!(
+                "neighbors: argument 'input' is missing; give a table or (SELECT entity, feature, weight ..)"
+            );
+        };
+        let input = Input::new("neighbors", "input", relation);
+        let chosen = Chosen {
+            entity: arguments.string("entity", context)?,
+            feature: arguments.string("feature", context)?,
+            weight: arguments.string("weight", context)?,
+        };
+        let settings = settings(&mut arguments, context)?;
+        let skip_nulls = on_null(&mut arguments, context)?;
+        arguments.finish()?;
+        let (entity, feature, weight) = chosen.columns(&input)?;
+        // Set measures do not look at weights, so they are not even read.
+        let weight = weight.filter(|_| !settings.metric.ignores_weights());
+        plan(input, entity, feature, weight, settings, skip_nulls)
+    }
+}
+
+fn plan(
+    mut input: Input,
+    entity: usize,
+    feature: usize,
+    weight: Option<usize>,
+    settings: Settings,
+    skip_nulls: bool,
+) -> Result<OperatorNode> {
+    let columns = Columns {
+        operator: "neighbors",
+        ids: vec![input.name(entity), input.name(feature)],
+        types: vec![input.id_type(entity), input.id_type(feature)],
+        weight: weight.map(|at| input.name(at)),
+        skip_nulls,
+    };
+    if columns.ids[0] == "neighbor_id" {
+        return plan_err!(
+            "neighbors: the entity's column cannot be called 'neighbor_id', as that is a column of the result; rename it"
+        );
+    }
+    let id_type = input.data_type(entity);
+    input.choose_id(entity, &columns.types[0])?;
+    input.choose_id(feature, &columns.types[1])?;
+    if let Some(weight) = weight {
+        input.choose_weight(weight)?;
+    }
+    let task = NeighborsTask::new(columns, id_type, settings);
+    OperatorNode::try_new(Arc::new(task), vec![input.into_plan()?])
+}
+
+/// Reads `on_null`, which several operators share: whether rows with NULL are left out.
+pub(super) fn on_null(arguments: &mut Arguments, context: &mut dyn RelationPlannerContext) -> Result<bool> {
+    Ok(arguments.choice("on_null", &[("error", false), ("skip", true)], context)?.unwrap_or(false))
+}
+
+fn settings(arguments: &mut Arguments, context: &mut dyn RelationPlannerContext) -> Result<Settings> {
+    let metric = arguments.choice("metric", &Metric::NAMES, context)?.unwrap_or(Metric::Cosine);
+    let k = arguments.integer("k", 1..=i64::from(i32::MAX), context)?.unwrap_or(50) as usize;
+    let shrink = arguments.number("shrink", 0.0..=f64::INFINITY, context)?;
+    let threshold = arguments.number("threshold", f64::NEG_INFINITY..=f64::INFINITY, context)?.unwrap_or(0.0) as f32;
+    let min_overlap = arguments.integer("min_overlap", 1..=i64::from(u32::MAX), context)?.unwrap_or(1) as u32;
+    let weighting = arguments.choice("weighting", &Weighting::NAMES, context)?;
+    let alpha = arguments.number("alpha", 0.0..=f64::INFINITY, context)?;
+    let beta = arguments.number("beta", 0.0..=f64::INFINITY, context)?;
+    let name = Metric::NAMES.iter().find(|(_, m)| *m == metric).map_or("", |(name, _)| name);
+    if alpha.is_some() && !matches!(metric, Metric::Tversky | Metric::AsymmetricCosine) {
+        return plan_err!(
+            "neighbors: argument 'alpha' belongs to the metrics tversky and asymmetric_cosine, not to {name}"
+        );
+    }
+    if beta.is_some() && metric != Metric::Tversky {
+        return plan_err!("neighbors: argument 'beta' belongs to the metric tversky, not to {name}");
+    }
+    if metric == Metric::AsymmetricCosine && alpha.is_some_and(|alpha| alpha > 1.0) {
+        return plan_err!("neighbors: argument 'alpha' of asymmetric_cosine must be a number from 0 to 1");
+    }
+    if shrink.is_some() && metric == Metric::Overlap {
+        return plan_err!(
+            "neighbors: argument 'shrink' has no meaning for the metric overlap, which divides by nothing"
+        );
+    }
+    if weighting.is_some() && metric.ignores_weights() {
+        return plan_err!(
+            "neighbors: argument 'weighting' has no meaning for the metric {name}, which ignores weights"
+        );
+    }
+    Ok(Settings {
+        metric,
+        k,
+        shrink: shrink.unwrap_or(0.0),
+        threshold,
+        min_overlap,
+        weighting: weighting.unwrap_or(Weighting::None),
+        alpha: alpha.unwrap_or(if metric == Metric::AsymmetricCosine { 0.5 } else { 1.0 }),
+        beta: beta.unwrap_or(1.0),
+    })
+}
+
+/// The columns that the arguments name.
+struct Chosen {
+    entity: Option<String>,
+    feature: Option<String>,
+    weight: Option<String>,
+}
+
+impl Chosen {
+    /// Where entity, feature and weight stand: by name where one is given, else by position. The weight is the third
+    /// column where entity and feature go by position, a column called `weight` where they are named, else 1.
+    fn columns(&self, input: &Input) -> Result<(usize, usize, Option<usize>)> {
+        let by_position = self.entity.is_none() && self.feature.is_none();
+        let entity = match &self.entity {
+            Some(name) => input.named("entity", name)?,
+            None => self.position(input, 0, self.feature.as_deref(), "entity")?,
+        };
+        let feature = match &self.feature {
+            Some(name) => input.named("feature", name)?,
+            None => self.position(input, 1, self.entity.as_deref(), "feature")?,
+        };
+        if entity == feature {
+            return plan_err!("neighbors: entity and feature are the same column '{}'", input.name(entity));
+        }
+        let weight = match &self.weight {
+            Some(name) => Some(input.named("weight", name)?),
+            None if by_position => (input.width() > 2).then_some(2),
+            None => input.find("weight").filter(|at| *at != entity && *at != feature),
+        };
+        Ok((entity, feature, weight))
+    }
+
+    fn position(&self, input: &Input, position: usize, other: Option<&str>, what: &str) -> Result<usize> {
+        if let Some(other) = other {
+            // With one of the two named, the other is the first column that is left.
+            let taken = input.find(other);
+            return input.at((0..).find(|at| Some(*at) != taken).unwrap_or(0), what);
+        }
+        if input.width() > 3 {
+            return plan_err!(
+                "neighbors: the input has {} columns ({}); name the ones to use with entity =>, feature => and weight =>, or select two or three",
+                input.width(),
+                input.names().join(", ")
+            );
+        }
+        input.at(position, what)
+    }
+}

@@ -1,0 +1,137 @@
+//! The logical node of every operator: a task over inputs.
+
+use std::cmp::Ordering;
+use std::fmt::{self, Debug};
+use std::hash::{Hash, Hasher};
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use datafusion::arrow::datatypes::{Schema, SchemaRef};
+use datafusion::arrow::record_batch::RecordBatch;
+use datafusion::common::{DFSchema, DFSchemaRef, Result};
+use datafusion::execution::SendableRecordBatchStream;
+use datafusion::execution::memory_pool::MemoryReservation;
+use datafusion::logical_expr::{Expr, LogicalPlan, UserDefinedLogicalNodeCore};
+use datafusion::physical_plan::metrics::ExecutionPlanMetricsSet;
+
+/// What an operator does once its inputs flow, with all settings fixed.
+#[async_trait]
+pub trait Task: Debug + Send + Sync {
+    /// The operator's name as plans show it, in camel case.
+    fn name(&self) -> &'static str;
+
+    /// The settings as plans show them. Two tasks of one name with the same settings and inputs are the same.
+    fn settings(&self) -> String;
+
+    /// The columns of the result.
+    fn schema(&self) -> SchemaRef;
+
+    /// Reads the inputs to their end and makes what all output partitions share. Called once per execution.
+    async fn build(&self, inputs: Vec<SendableRecordBatchStream>, resources: Resources) -> Result<Arc<dyn Built>>;
+}
+
+/// What a build may use.
+pub struct Resources {
+    /// How many threads may work at once.
+    pub threads: usize,
+    /// To be grown before memory is taken; it is held as long as the result of the build.
+    pub memory: MemoryReservation,
+    /// Where figures for EXPLAIN ANALYZE go.
+    pub metrics: ExecutionPlanMetricsSet,
+}
+
+/// The state that all output partitions share: work cut into blocks of output rows.
+pub trait Built: Send + Sync {
+    /// The number of blocks; partition `p` of `n` does the blocks `p, p + n, p + 2n, ..`
+    fn blocks(&self) -> usize;
+
+    /// The bytes that one worker needs for itself.
+    fn worker_bytes(&self) -> usize;
+
+    /// A worker with its own scratch space.
+    fn worker(self: Arc<Self>) -> Box<dyn Worker>;
+}
+
+/// Does blocks of work for one partition.
+pub trait Worker: Send {
+    /// The result rows of a block, and the multiply-adds that they took.
+    fn run(&mut self, block: usize) -> Result<(RecordBatch, usize)>;
+}
+
+/// A [`Task`] with its inputs, in a logical plan.
+#[derive(Clone)]
+pub struct OperatorNode {
+    task: Arc<dyn Task>,
+    inputs: Vec<LogicalPlan>,
+    schema: DFSchemaRef,
+}
+
+impl OperatorNode {
+    /// A node for the task over these inputs.
+    pub fn try_new(task: Arc<dyn Task>, inputs: Vec<LogicalPlan>) -> Result<Self> {
+        let schema: &Schema = &task.schema();
+        let schema = Arc::new(DFSchema::try_from(schema.clone())?);
+        Ok(Self { task, inputs, schema })
+    }
+
+    /// What it does.
+    pub fn task(&self) -> Arc<dyn Task> {
+        Arc::clone(&self.task)
+    }
+
+    fn identity(&self) -> (&'static str, String, &[LogicalPlan]) {
+        (self.task.name(), self.task.settings(), &self.inputs)
+    }
+}
+
+impl Debug for OperatorNode {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.task.name(), self.task.settings())
+    }
+}
+
+impl PartialEq for OperatorNode {
+    fn eq(&self, other: &Self) -> bool {
+        self.identity() == other.identity()
+    }
+}
+
+impl Eq for OperatorNode {}
+
+impl Hash for OperatorNode {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.identity().hash(state);
+    }
+}
+
+impl PartialOrd for OperatorNode {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        self.identity().partial_cmp(&other.identity())
+    }
+}
+
+impl UserDefinedLogicalNodeCore for OperatorNode {
+    fn name(&self) -> &str {
+        self.task.name()
+    }
+
+    fn inputs(&self) -> Vec<&LogicalPlan> {
+        self.inputs.iter().collect()
+    }
+
+    fn schema(&self) -> &DFSchemaRef {
+        &self.schema
+    }
+
+    fn expressions(&self) -> Vec<Expr> {
+        Vec::new()
+    }
+
+    fn fmt_for_explain(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        write!(f, "{self:?}")
+    }
+
+    fn with_exprs_and_inputs(&self, _: Vec<Expr>, inputs: Vec<LogicalPlan>) -> Result<Self> {
+        Ok(Self { inputs, ..self.clone() })
+    }
+}

@@ -1,0 +1,302 @@
+//! From histories and neighbors to a scoring, and from its findings to rows.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use datafusion::arrow::array::{ArrayRef, Float32Array, Int32Array, ListArray, StructArray, UInt32Array};
+use datafusion::arrow::buffer::OffsetBuffer;
+use datafusion::arrow::compute::take;
+use datafusion::arrow::datatypes::{DataType, Field, Fields, Schema, SchemaRef};
+use datafusion::arrow::record_batch::RecordBatch;
+use datafusion::common::runtime::SpawnedTask;
+use datafusion::common::{DataFusionError, Result};
+use datafusion::execution::SendableRecordBatchStream;
+use datafusion::execution::memory_pool::MemoryReservation;
+use datafusion::physical_plan::metrics::MetricBuilder;
+
+use super::IdTypes;
+use crate::kernels::csr::Csr;
+use crate::kernels::scoring::{Mask, Recommendations, Score, Scoring, Side};
+use crate::operators::collect::{Chunk, Columns, collect};
+use crate::operators::ids::{Numbering, Space};
+use crate::operators::node::{Built, Resources, Task, Worker};
+
+/// The settings of a call.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Settings {
+    pub side: Side,
+    pub k: usize,
+    pub exclude_seen: bool,
+    pub reasons: usize,
+    pub normalize: bool,
+}
+
+/// Which inputs are masks, and whether they hold pairs.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Parts {
+    pub exclude: Option<(usize, bool)>,
+    pub candidates: Option<(usize, bool)>,
+}
+
+const HISTORY: usize = 0;
+const NEIGHBORS: usize = 1;
+
+/// `recommend` with all its settings fixed. Its inputs are the history, the neighbors, and the masks there are.
+#[derive(Debug)]
+pub struct RecommendTask {
+    columns: Vec<Columns>,
+    types: IdTypes,
+    settings: Settings,
+    parts: Parts,
+    schema: SchemaRef,
+}
+
+impl RecommendTask {
+    pub(super) fn new(columns: Vec<Columns>, types: IdTypes, settings: Settings, parts: Parts) -> Self {
+        let mut fields = vec![
+            Field::new("user_id", types.user.clone(), false),
+            Field::new("item_id", types.item.clone(), false),
+            Field::new("score", DataType::Float32, false),
+            Field::new("rank", DataType::Int32, false),
+        ];
+        if settings.reasons > 0 {
+            fields.push(Field::new("because", DataType::List(reason_field(&types, settings.side)), false));
+        }
+        Self { columns, types, settings, parts, schema: Arc::new(Schema::new(fields)) }
+    }
+}
+
+/// One reason: the item of the history or the neighboring user, and what it adds to the score.
+fn reason_field(types: &IdTypes, side: Side) -> Arc<Field> {
+    let id_type = match side {
+        Side::Items => types.item.clone(),
+        Side::Users => types.user.clone(),
+    };
+    let fields =
+        Fields::from(vec![Field::new("id", id_type, false), Field::new("contribution", DataType::Float32, false)]);
+    Arc::new(Field::new("item", DataType::Struct(fields), false))
+}
+
+#[async_trait]
+impl Task for RecommendTask {
+    fn name(&self) -> &'static str {
+        "Recommend"
+    }
+
+    fn settings(&self) -> String {
+        let s = &self.settings;
+        let neighbors = match s.side {
+            Side::Items => "items",
+            Side::Users => "users",
+        };
+        let mut text = format!("neighbors={neighbors}, k={}, exclude_seen={}", s.k, s.exclude_seen);
+        text += &format!(", normalize={}, explain={}", s.normalize, s.reasons);
+        for (name, part) in [("exclude", self.parts.exclude), ("candidates", self.parts.candidates)] {
+            match part {
+                Some((_, true)) => text += &format!(", {name}=pairs"),
+                Some((_, false)) => text += &format!(", {name}=items"),
+                None => {}
+            }
+        }
+        let weight = self.columns[HISTORY].weight.as_deref().unwrap_or("1");
+        text += &format!(", weight={weight}");
+        text + if self.columns[HISTORY].skip_nulls { ", on_null=skip" } else { "" }
+    }
+
+    fn schema(&self) -> SchemaRef {
+        Arc::clone(&self.schema)
+    }
+
+    async fn build(&self, inputs: Vec<SendableRecordBatchStream>, resources: Resources) -> Result<Arc<dyn Built>> {
+        let mut tables = Vec::new();
+        for (stream, columns) in inputs.into_iter().zip(&self.columns) {
+            tables.push(collect(stream, columns, resources.threads, &resources.memory).await?);
+        }
+        let (types, settings, parts, schema) = (self.types.clone(), self.settings, self.parts, self.schema());
+        let build = move || Lists::build(tables, &types, settings, parts, schema, resources);
+        let built = SpawnedTask::spawn_blocking(build).join_unwind().await;
+        Ok(Arc::new(built.map_err(|e| DataFusionError::ExecutionJoin(Box::new(e)))??))
+    }
+}
+
+/// The shared state of the scoring.
+struct Lists {
+    scoring: Arc<Scoring>,
+    users: Numbering,
+    items: Numbering,
+    bounds: Vec<usize>,
+    schema: SchemaRef,
+    _memory: MemoryReservation,
+}
+
+/// Rows of a result batch at the most, unless one user alone has a longer list.
+const BATCH_ROWS: usize = 8192;
+/// Blocks of about equal work: enough for an even share, and short enough to be cancelled between.
+const BLOCKS_PER_THREAD: usize = 128;
+
+impl Lists {
+    fn build(
+        mut tables: Vec<Vec<Chunk>>,
+        types: &IdTypes,
+        settings: Settings,
+        parts: Parts,
+        schema: SchemaRef,
+        resources: Resources,
+    ) -> Result<Self> {
+        let Resources { memory, metrics, threads } = resources;
+        let columns_of = |kind: Kind| columns_of(kind, settings.side, parts);
+        let users = number(&mut tables, &columns_of(Kind::User), &types.user_values(), &types.user)?;
+        let items = number(&mut tables, &columns_of(Kind::Item), &types.item_values(), &types.item)?;
+        let (user_count, item_count) = (users.ids.len(), items.ids.len());
+        let entries: usize = tables.iter().flatten().map(|chunk| chunk.codes[0].len()).sum();
+        memory.try_grow(2 * Csr::bytes_for(user_count.max(item_count), entries, true))?;
+        let matrix = |table: usize, rows: usize, columns: usize| matrix(&tables[table], rows, columns);
+        let history = matrix(HISTORY, user_count, item_count);
+        let similar_rows = if settings.side == Side::Items { item_count } else { user_count };
+        let neighbors = matrix(NEIGHBORS, similar_rows, similar_rows);
+        let mask = |(table, pairs): (usize, bool)| match pairs {
+            true => Mask::Pairs(matrix(table, user_count, item_count)),
+            false => Mask::Items(tables[table].iter().flat_map(|chunk| chunk.codes[0].iter().copied()).collect()),
+        };
+        let (exclude, candidates) = (parts.exclude.map(mask), parts.candidates.map(mask));
+        let (a, b, link_order) = match settings.side {
+            Side::Items => (history, neighbors, items.order.clone()),
+            Side::Users => (neighbors, history, users.order.clone()),
+        };
+        let scoring = Arc::new(Scoring {
+            a,
+            b,
+            side: settings.side,
+            k: settings.k,
+            normalize: settings.normalize,
+            reasons: settings.reasons,
+            exclude_seen: settings.exclude_seen,
+            exclude,
+            candidates,
+            item_order: items.order.clone(),
+            link_order,
+        });
+        let count = |name: &'static str, value| MetricBuilder::new(&metrics).counter(name, 0).add(value);
+        count("users", user_count);
+        count("items", item_count);
+        drop(tables);
+        memory.try_resize(scoring.bytes())?;
+        let most_rows = (BATCH_ROWS / settings.k.max(1)).max(1);
+        let bounds = scoring.blocks(most_rows, threads * BLOCKS_PER_THREAD);
+        Ok(Self { scoring, users, items, bounds, schema, _memory: memory })
+    }
+}
+
+#[derive(Clone, Copy, PartialEq)]
+enum Kind {
+    User,
+    Item,
+}
+
+/// The (table, column) places that hold ids of a kind.
+fn columns_of(kind: Kind, side: Side, parts: Parts) -> Vec<(usize, usize)> {
+    let mut places = vec![(HISTORY, if kind == Kind::User { 0 } else { 1 })];
+    if (side == Side::Items) == (kind == Kind::Item) {
+        places.extend([(NEIGHBORS, 0), (NEIGHBORS, 1)]);
+    }
+    for (table, pairs) in [parts.exclude, parts.candidates].into_iter().flatten() {
+        match (pairs, kind) {
+            (true, Kind::User) => places.push((table, 0)),
+            (true, Kind::Item) => places.push((table, 1)),
+            (false, Kind::Item) => places.push((table, 0)),
+            (false, Kind::User) => {}
+        }
+    }
+    places
+}
+
+/// Numbers the ids at all these places together and rewrites their codes.
+fn number(
+    tables: &mut [Vec<Chunk>],
+    places: &[(usize, usize)],
+    data_type: &DataType,
+    out: &DataType,
+) -> Result<Numbering> {
+    let mut space = Space::try_new(data_type)?;
+    let mut counts = Vec::new();
+    for &(table, column) in places {
+        for chunk in &mut tables[table] {
+            chunk.enter(column, &mut space)?;
+            chunk.count(column, &mut counts, space.len());
+        }
+    }
+    let (numbering, numbers) = space.number(&counts, out)?;
+    for &(table, column) in places {
+        tables[table].iter_mut().for_each(|chunk| chunk.renumber(column, &numbers));
+    }
+    Ok(numbering)
+}
+
+/// The rows of a table as a matrix, its rows sorted and without repeats.
+fn matrix(chunks: &[Chunk], rows: usize, columns: usize) -> Csr {
+    let slices: Vec<(&[u32], &[u32], &[f32])> =
+        chunks.iter().map(|chunk| (&chunk.codes[1][..], &chunk.codes[0][..], &chunk.weights[..])).collect();
+    let mut matrix = Csr::from_entries(columns, rows, &slices).transposed();
+    matrix.sum_duplicates();
+    matrix
+}
+
+impl Built for Lists {
+    fn blocks(&self) -> usize {
+        self.bounds.len().saturating_sub(1)
+    }
+
+    fn worker_bytes(&self) -> usize {
+        self.scoring.scorer_bytes()
+    }
+
+    fn worker(self: Arc<Self>) -> Box<dyn Worker> {
+        let scorer = self.scoring.scorer();
+        Box::new(ListWorker { lists: self, scorer })
+    }
+}
+
+struct ListWorker {
+    lists: Arc<Lists>,
+    scorer: Box<dyn Score>,
+}
+
+impl Worker for ListWorker {
+    fn run(&mut self, block: usize) -> Result<(RecordBatch, usize)> {
+        let lists = &*self.lists;
+        let mut found = Recommendations::default();
+        self.scorer.score(lists.bounds[block]..lists.bounds[block + 1], &mut found);
+        let mut columns: Vec<ArrayRef> = vec![
+            take(&lists.users.ids, &UInt32Array::from(found.user), None)?,
+            take(&lists.items.ids, &UInt32Array::from(found.item), None)?,
+            Arc::new(Float32Array::from(found.score)),
+            Arc::new(Int32Array::from(found.rank)),
+        ];
+        if lists.scoring.reasons > 0 {
+            columns.push(lists.because(&found.reasons)?);
+        }
+        Ok((RecordBatch::try_new(Arc::clone(&lists.schema), columns)?, found.work))
+    }
+}
+
+impl Lists {
+    fn because(&self, reasons: &[Vec<(u32, f32)>]) -> Result<ArrayRef> {
+        let ids = match self.scoring.side {
+            Side::Items => &self.items.ids,
+            Side::Users => &self.users.ids,
+        };
+        let links = UInt32Array::from_iter_values(reasons.iter().flatten().map(|reason| reason.0));
+        let contributions = Float32Array::from_iter_values(reasons.iter().flatten().map(|reason| reason.1));
+        let field = self.schema.field(4);
+        let DataType::List(item) = field.data_type() else {
+            return datafusion::common::internal_err!("because is not a list");
+        };
+        let DataType::Struct(fields) = item.data_type() else {
+            return datafusion::common::internal_err!("because is not a list of structs");
+        };
+        let structs =
+            StructArray::try_new(fields.clone(), vec![take(ids, &links, None)?, Arc::new(contributions)], None)?;
+        let offsets = OffsetBuffer::from_lengths(reasons.iter().map(Vec::len));
+        Ok(Arc::new(ListArray::try_new(Arc::clone(item), offsets, Arc::new(structs), None)?))
+    }
+}

@@ -1,0 +1,190 @@
+//! Writing as an operator: each partition of a query writes its own Parquet files and answers with their manifest.
+//!
+//! SQL cannot name it; the lake puts it above a query's plan. Nothing is visible in a table until the driver
+//! publishes what the manifest lists.
+
+mod files;
+
+use std::fmt;
+use std::sync::Arc;
+
+use datafusion::arrow::array::{StringArray, UInt64Array};
+use datafusion::arrow::datatypes::{DataType, Field, Schema, SchemaRef};
+use datafusion::arrow::record_batch::RecordBatch;
+use datafusion::common::cast::{as_string_array, as_uint64_array};
+use datafusion::common::tree_node::TreeNodeRecursion;
+use datafusion::common::{Result, plan_err};
+use datafusion::execution::object_store::ObjectStoreUrl;
+use datafusion::execution::{SendableRecordBatchStream, TaskContext};
+use datafusion::physical_expr::{EquivalenceProperties, PhysicalExpr};
+use datafusion::physical_plan::execution_plan::{EmissionType, PlanProperties, ReplaceChildrenOptions};
+use datafusion::physical_plan::metrics::{BaselineMetrics, ExecutionPlanMetricsSet, MetricsSet};
+use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
+use datafusion::physical_plan::{DisplayAs, DisplayFormatType, ExecutionPlan, ExecutionPlanProperties, Partitioning};
+use futures::StreamExt;
+use object_store::path::Path;
+
+use self::files::PartitionFiles;
+
+/// Where the files of one table go.
+#[derive(Debug, Clone)]
+pub struct Target {
+    /// The store.
+    pub store: ObjectStoreUrl,
+    /// The folder in the store.
+    pub folder: Path,
+    /// What the names of files begin with; the partition and a number follow.
+    pub stem: String,
+    /// The columns whose values name sub-folders (`week=7/`); they stay in the files as well, so that each file
+    /// stands on its own.
+    pub partition_by: Vec<String>,
+}
+
+/// A file that was written.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct WrittenFile {
+    /// Its path below the target's folder.
+    pub path: String,
+    /// Its rows.
+    pub rows: u64,
+    /// Its size.
+    pub bytes: u64,
+}
+
+/// Writes each partition of its input to files of its own; its rows are the files.
+#[derive(Debug)]
+pub struct WriteExec {
+    input: Arc<dyn ExecutionPlan>,
+    target: Target,
+    keys: Vec<usize>,
+    properties: Arc<PlanProperties>,
+    metrics: ExecutionPlanMetricsSet,
+}
+
+impl WriteExec {
+    /// Writes `input` to `target`. Fails where a column of `partition_by` does not exist.
+    pub fn try_new(input: Arc<dyn ExecutionPlan>, target: Target) -> Result<Self> {
+        let schema = input.schema();
+        let mut keys = Vec::new();
+        for column in &target.partition_by {
+            let Some((at, _)) = schema.column_with_name(column) else {
+                let names: Vec<&str> = schema.fields().iter().map(|field| field.name().as_str()).collect();
+                return plan_err!(
+                    "partition_by names column '{column}', which the table does not have; it has {}",
+                    names.join(", ")
+                );
+            };
+            keys.push(at);
+        }
+        let properties = PlanProperties::new(
+            EquivalenceProperties::new(manifest_schema()),
+            Partitioning::UnknownPartitioning(input.output_partitioning().partition_count()),
+            EmissionType::Final,
+            input.boundedness(),
+        );
+        Ok(Self { input, target, keys, properties: Arc::new(properties), metrics: ExecutionPlanMetricsSet::new() })
+    }
+}
+
+fn manifest_schema() -> SchemaRef {
+    Arc::new(Schema::new(vec![
+        Field::new("path", DataType::Utf8, false),
+        Field::new("rows", DataType::UInt64, false),
+        Field::new("bytes", DataType::UInt64, false),
+    ]))
+}
+
+fn manifest_batch(files: &[WrittenFile]) -> Result<RecordBatch> {
+    let paths = StringArray::from_iter_values(files.iter().map(|file| &file.path));
+    let rows = UInt64Array::from_iter_values(files.iter().map(|file| file.rows));
+    let bytes = UInt64Array::from_iter_values(files.iter().map(|file| file.bytes));
+    Ok(RecordBatch::try_new(manifest_schema(), vec![Arc::new(paths), Arc::new(rows), Arc::new(bytes)])?)
+}
+
+/// Reads the manifest that a [`WriteExec`] answered with.
+pub fn written_files(batches: &[RecordBatch]) -> Result<Vec<WrittenFile>> {
+    let mut files = Vec::new();
+    for batch in batches {
+        let (paths, rows) = (as_string_array(batch.column(0))?, as_uint64_array(batch.column(1))?);
+        let bytes = as_uint64_array(batch.column(2))?;
+        for at in 0..batch.num_rows() {
+            files.push(WrittenFile { path: paths.value(at).to_owned(), rows: rows.value(at), bytes: bytes.value(at) });
+        }
+    }
+    files.sort_by(|a, b| a.path.cmp(&b.path));
+    Ok(files)
+}
+
+impl DisplayAs for WriteExec {
+    fn fmt_as(&self, _: DisplayFormatType, f: &mut fmt::Formatter) -> fmt::Result {
+        write!(f, "WriteExec: folder={}", self.target.folder)?;
+        match self.target.partition_by.is_empty() {
+            true => Ok(()),
+            false => write!(f, ", partition_by={}", self.target.partition_by.join(", ")),
+        }
+    }
+}
+
+impl ExecutionPlan for WriteExec {
+    fn name(&self) -> &str {
+        "WriteExec"
+    }
+
+    fn properties(&self) -> &Arc<PlanProperties> {
+        &self.properties
+    }
+
+    fn benefits_from_input_partitioning(&self) -> Vec<bool> {
+        vec![false]
+    }
+
+    fn maintains_input_order(&self) -> Vec<bool> {
+        vec![false]
+    }
+
+    fn children(&self) -> Vec<&Arc<dyn ExecutionPlan>> {
+        vec![&self.input]
+    }
+
+    fn replace_children(
+        self: Arc<Self>,
+        mut children: Vec<Arc<dyn ExecutionPlan>>,
+        _: ReplaceChildrenOptions,
+    ) -> Result<Arc<dyn ExecutionPlan>> {
+        Ok(Arc::new(Self::try_new(children.swap_remove(0), self.target.clone())?))
+    }
+
+    fn with_new_children(self: Arc<Self>, mut children: Vec<Arc<dyn ExecutionPlan>>) -> Result<Arc<dyn ExecutionPlan>> {
+        Ok(Arc::new(Self::try_new(children.swap_remove(0), self.target.clone())?))
+    }
+
+    fn apply_expressions(
+        &self,
+        _: &mut dyn FnMut(&Arc<dyn PhysicalExpr>) -> Result<TreeNodeRecursion>,
+    ) -> Result<TreeNodeRecursion> {
+        Ok(TreeNodeRecursion::Continue)
+    }
+
+    fn execute(&self, partition: usize, context: Arc<TaskContext>) -> Result<SendableRecordBatchStream> {
+        let mut input = self.input.execute(partition, Arc::clone(&context))?;
+        let store = context.runtime_env().object_store(&self.target.store)?;
+        let baseline = BaselineMetrics::new(&self.metrics, partition);
+        let mut files =
+            PartitionFiles::new(store, self.target.clone(), self.keys.clone(), partition, self.input.schema());
+        let work = async move {
+            while let Some(batch) = input.next().await {
+                let batch = batch?;
+                let _timer = baseline.elapsed_compute().timer();
+                files.write(batch).await?;
+            }
+            let written = files.finish().await?;
+            baseline.record_output(written.len());
+            manifest_batch(&written)
+        };
+        Ok(Box::pin(RecordBatchStreamAdapter::new(manifest_schema(), futures::stream::once(work))))
+    }
+
+    fn metrics(&self) -> Option<MetricsSet> {
+        Some(self.metrics.clone_inner())
+    }
+}

@@ -1,0 +1,114 @@
+//! The only place where a DataFusion session is built.
+//!
+//! A [`Session`] knows the operators, the functions, every object store and paths as tables. It reads each statement
+//! through one pass ([`statement`]) that the step graph uses as well.
+
+pub mod files;
+pub mod statement;
+pub mod stores;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use datafusion::common::{Result, ScalarValue};
+use datafusion::dataframe::DataFrame;
+use datafusion::execution::SessionStateBuilder;
+use datafusion::execution::memory_pool::{FairSpillPool, TrackConsumersPool};
+use datafusion::execution::runtime_env::RuntimeEnvBuilder;
+use datafusion::logical_expr::LogicalPlan;
+use datafusion::prelude::{SessionConfig, SessionContext};
+
+use self::statement::Statement;
+use crate::functions;
+use crate::operators::planner::{LakesidePlanner, OperatorRelations};
+
+/// What a session may use.
+#[derive(Debug, Clone, Default)]
+pub struct Limits {
+    /// Threads, and partitions of each query; all cores where not given.
+    pub threads: Option<usize>,
+    /// Bytes that queries may take together; no limit where not given.
+    pub memory: Option<usize>,
+}
+
+impl Limits {
+    /// The number of threads to use.
+    pub fn threads(&self) -> usize {
+        let cores = || std::thread::available_parallelism().map_or(1, |cores| cores.get());
+        self.threads.unwrap_or_else(cores).max(1)
+    }
+}
+
+/// A DataFusion session with everything of Lakeside in it. Clones share their tables.
+#[derive(Clone)]
+pub struct Session {
+    context: SessionContext,
+    variables: Arc<BTreeMap<String, ScalarValue>>,
+}
+
+impl Session {
+    /// A session without tables; `$name` in its statements stands for the variable of that name.
+    pub fn try_new(limits: &Limits, variables: BTreeMap<String, ScalarValue>) -> Result<Self> {
+        let mut runtime = RuntimeEnvBuilder::new().with_object_store_registry(Arc::new(stores::Stores::default()));
+        if let Some(bytes) = limits.memory {
+            // Names those who hold most when memory runs out.
+            let most = std::num::NonZeroUsize::new(5).unwrap_or(std::num::NonZeroUsize::MIN);
+            runtime = runtime.with_memory_pool(Arc::new(TrackConsumersPool::new(FairSpillPool::new(bytes), most)));
+        }
+        let state = SessionStateBuilder::new()
+            .with_config(config(limits))
+            .with_runtime_env(runtime.build_arc()?)
+            .with_default_features()
+            .with_query_planner(Arc::new(LakesidePlanner))
+            .build();
+        let context = SessionContext::new_with_state(state);
+        context.register_relation_planner(Arc::new(OperatorRelations))?;
+        functions::register(&context);
+        Ok(Self { context, variables: Arc::new(variables) })
+    }
+
+    /// The session underneath.
+    pub fn context(&self) -> &SessionContext {
+        &self.context
+    }
+
+    /// Parses one statement or several, separated by semicolons.
+    pub fn parse(&self, sql: &str) -> Result<Vec<Statement>> {
+        statement::parse(sql, &self.variables)
+    }
+
+    /// Plans a statement; tables named by a path are looked up where the path says.
+    pub async fn plan(&self, statement: Statement) -> Result<LogicalPlan> {
+        for path in statement.paths() {
+            let table = files::open(&self.context, &path).await?;
+            self.context.register_table(datafusion::common::TableReference::bare(path), table)?;
+        }
+        self.context.state().statement_to_plan(statement.into_inner()).await
+    }
+
+    /// Plans a statement to be run.
+    pub async fn query(&self, statement: Statement) -> Result<DataFrame> {
+        let plan = self.plan(statement).await?;
+        self.context.execute_logical_plan(plan).await
+    }
+
+    /// Runs a query made by Lakeside itself.
+    pub async fn sql(&self, sql: &str) -> Result<DataFrame> {
+        let mut statements = self.parse(sql)?;
+        match (statements.pop(), statements.is_empty()) {
+            (Some(statement), true) => self.query(statement).await,
+            _ => datafusion::common::internal_err!("not one statement: {sql}"),
+        }
+    }
+}
+
+fn config(limits: &Limits) -> SessionConfig {
+    let mut config = SessionConfig::new().with_target_partitions(limits.threads()).with_information_schema(true);
+    let options = config.options_mut();
+    options.sql_parser.collect_spans = true;
+    options.execution.parquet.pushdown_filters = true;
+    options.execution.parquet.reorder_filters = true;
+    options.execution.listing_table_ignore_subdirectory = false;
+    options.explain.show_statistics = false;
+    config
+}

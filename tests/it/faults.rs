@@ -1,0 +1,189 @@
+//! Bad input and broken machines: a clear message, the right exit code, nothing published lost or half-changed.
+
+use std::time::Duration;
+
+use crate::support::{Ran, TestProject, files_below, lakeside, run};
+
+const SOURCE: &str = "[sources.raw]\nurl = \"raw.csv\"\n";
+const ROWS: &str = "a,b,w\n1,2,3\n4,5,6\n";
+
+fn project(files: &[(&str, &str)]) -> TestProject {
+    let project = TestProject::new(SOURCE, files);
+    project.write("raw.csv", ROWS);
+    project
+}
+
+#[test]
+fn a_missing_source_is_named_with_its_line() {
+    let project = TestProject::new(SOURCE, &[("t.sql", "SELECT * FROM raw")]);
+    let said = ["lakeside.toml:4: source 'raw': there is no file at", "raw.csv"];
+    project.run("run", &[]).failed(1, &said);
+    project.run("check", &[]).failed(1, &said);
+}
+
+#[test]
+fn a_wrong_column_is_named_with_its_line() {
+    let project = project(&[("t.sql", "-- Text.\nSELECT a,\n  bb\nFROM raw\n")]);
+    project.run("run", &[]).failed(1, &["t.sql:3: ", "bb"]);
+}
+
+#[test]
+fn a_wrong_type_is_told() {
+    let project = project(&[("t.sql", "SELECT * FROM neighbors((SELECT a, b, 'heavy' AS w FROM raw))\n")]);
+    project.run("check", &[]).failed(1, &["t.sql", "column 'w'", "a number is needed"]);
+}
+
+#[test]
+fn an_unknown_table_is_told_with_its_line() {
+    let project = project(&[("t.sql", "SELECT *\nFROM rwa\n")]);
+    project.run("run", &[]).failed(1, &["t.sql:2: table 'rwa' is neither a step nor a source, did you mean 'raw'?"]);
+}
+
+#[test]
+fn a_schema_that_changes_between_files_names_both() {
+    let project = TestProject::new("[sources.raw]\nurl = \"raw/\"\n", &[("t.sql", "SELECT * FROM raw")]);
+    for (name, value) in [("a", "1"), ("b", "'one'")] {
+        let path = project.path().join(format!("raw/{name}.parquet"));
+        run(&["sql", "-c", &format!("COPY (SELECT {value} AS x) TO '{}'", path.display())]).ok();
+    }
+    project.run("run", &[]).failed(1, &["source 'raw'", "column 'x' is Int64 in", "a.parquet", "b.parquet"]);
+}
+
+#[test]
+fn nulls_and_nan_are_counted() {
+    let ask = |query: &str| run(&["sql", "-c", query]);
+    ask("SELECT * FROM neighbors((SELECT CAST(NULL AS INT) AS item, 2 AS u UNION ALL SELECT 1, 2))")
+        .failed(1, &["column 'item' has 1 NULL", "on_null => 'skip'"]);
+    ask("SELECT * FROM neighbors((SELECT 1 AS item, 2 AS u, CAST('NaN' AS DOUBLE) AS w))")
+        .failed(1, &["column 'w' has 1 weight that is NaN"]);
+}
+
+#[test]
+fn unknown_arguments_and_metrics_suggest_the_nearest() {
+    let ask = |query: &str| run(&["sql", "-c", query]);
+    ask("SELECT * FROM neighbors((SELECT 1 AS a, 2 AS b), metrik => 'cosine')")
+        .failed(1, &["no argument 'metrik', did you mean 'metric'?"]);
+    ask("SELECT * FROM neighbors((SELECT 1 AS a, 2 AS b), metric => 'jacard')")
+        .failed(1, &["did you mean 'jaccard'?", "allowed are cosine"]);
+}
+
+#[test]
+fn steps_in_a_circle_are_told() {
+    let project = project(&[("x.sql", "SELECT * FROM y"), ("y.sql", "SELECT * FROM z"), ("z.sql", "SELECT * FROM x")]);
+    project.run("run", &[]).failed(1, &["x.sql:1: steps need each other in a circle: x needs y needs z needs x"]);
+}
+
+#[test]
+fn two_files_for_one_table_are_told() {
+    let project = project(&[("1/t.sql", "SELECT 1 AS a"), ("2/t.sql", "SELECT 2 AS a")]);
+    project.run("run", &[]).failed(1, &["2/t.sql: ", "1/t.sql", "makes the table 't' as well"]);
+    let project = self::project(&[("raw.sql", "SELECT 1 AS a")]);
+    project.run("run", &[]).failed(1, &["'raw' is a source"]);
+}
+
+#[test]
+fn unknown_keys_are_told() {
+    let project = project(&[("t.sql", "-- Text.\n-- cheque: a > 0\nSELECT * FROM raw")]);
+    project.run("run", &[]).failed(1, &["t.sql:2: unknown header key 'cheque', did you mean 'check'?"]);
+    project.write("t.sql", "SELECT * FROM raw");
+    project.write("lakeside.toml", "name = \"t\"\nlak = 1\n[lake]\nurl = \"lake\"\n");
+    project.run("run", &[]).failed(1, &["lakeside.toml:2: unknown field `lak`"]);
+}
+
+#[test]
+fn an_unset_variable_is_told_with_those_that_are_set() {
+    let project = project(&[("t.sql", "SELECT * FROM raw WHERE a > $leest")]);
+    project.write(
+        "lakeside.toml",
+        "name = \"t\"\n[lake]\nurl = \"lake\"\n[sources.raw]\nurl = \"raw.csv\"\n[vars]\nleast = 1\n",
+    );
+    project.run("check", &[]).failed(1, &["t.sql", "variable '$leest' is not set, did you mean '$least'?"]);
+}
+
+#[test]
+fn a_file_that_is_not_parquet_is_named() {
+    let project = TestProject::new(
+        "[sources.raw]\nurl = \"raw/\"\n",
+        &[("t.sql", "SELECT * FROM raw"), ("raw/x.parquet", "this is text")],
+    );
+    project.run("run", &[]).failed(1, &["source 'raw'", "x.parquet"]);
+    project.write("raw/x.parquet", "");
+    project.run("run", &[]).failed(1, &["source 'raw'"]);
+}
+
+#[test]
+fn a_disk_without_room_keeps_what_was_published() {
+    let project = project(&[("t.sql", "SELECT * FROM raw")]);
+    project.run("run", &[]).ok();
+    project.write("t.sql", "SELECT value AS a, hash_uniform(value) AS b FROM generate_series(1, 3000000)");
+    // A limit on the size of files stands in for a full disk: the same write fails in the same place.
+    let command =
+        format!("ulimit -f 64; trap '' XFSZ; exec {} run {}", env!("CARGO_BIN_EXE_lakeside"), project.path().display());
+    let ran: Ran = std::process::Command::new("bash").args(["-c", &command]).output().unwrap().into();
+    ran.failed(1, &["t.sql: ", "File too large"]);
+    assert_eq!(project.sql("SELECT count(*) AS n FROM t").ok().stdout, "n\n2\n");
+    assert!(!project.lake_files().iter().any(|file| file.contains("staging/")), "{:?}", project.lake_files());
+}
+
+#[test]
+fn a_lake_that_cannot_be_written_is_named() {
+    let project = project(&[("t.sql", "SELECT * FROM raw")]);
+    project.write("lake", "a file where the folder should be");
+    project.run("run", &[]).failed(1, &["lake"]);
+}
+
+#[test]
+fn two_runs_at_once_do_not_mix() {
+    let project =
+        project(&[("t.sql", "SELECT count(*) AS n FROM generate_series(1, 40000000) a WHERE hash_uniform(value) < 2")]);
+    let folder = project.path().to_str().unwrap().to_owned();
+    let mut first = lakeside(&["run", &folder]).spawn().unwrap();
+    let lock = project.path().join("lake/.lakeside/lock");
+    while !lock.exists() {
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    std::thread::sleep(Duration::from_millis(50));
+    project.run("run", &[]).failed(1, &["another run is writing the lake"]);
+    first.kill().unwrap();
+    first.wait().unwrap();
+}
+
+/// Kills a run at many moments: the last published table stays whole, and the next run leaves nothing behind.
+#[test]
+fn a_killed_run_loses_nothing() {
+    let project = project(&[("t.sql", "SELECT value AS a, $shift AS shift FROM generate_series(1, 400000)")]);
+    let toml = |shift: i32| {
+        format!("name = \"t\"\n[lake]\nurl = \"lake\"\n[sources.raw]\nurl = \"raw.csv\"\n[vars]\nshift = {shift}\n")
+    };
+    project.write("lakeside.toml", &toml(0));
+    project.run("run", &[]).ok();
+    let folder = project.path().to_str().unwrap().to_owned();
+    let mut shift_there = 0;
+    for moment in 0..12 {
+        project.write("lakeside.toml", &toml(moment + 1));
+        let mut child = lakeside(&["run", &folder]).stderr(std::process::Stdio::null()).spawn().unwrap();
+        std::thread::sleep(Duration::from_millis(20 * moment as u64));
+        child.kill().unwrap();
+        child.wait().unwrap();
+        // Read as DuckDB would: by globbing the folder.
+        let query =
+            format!("SELECT count(*) AS n, min(shift) AS low, max(shift) AS high FROM '{folder}/lake/t/*.parquet'");
+        let answer = run(&["sql", "--format", "csv", "-c", &query]).ok().stdout;
+        let values: Vec<i32> = answer.lines().nth(1).unwrap().split(',').map(|value| value.parse().unwrap()).collect();
+        assert_eq!((values[0], values[1]), (400_000, values[2]), "moment {moment}: {answer}");
+        assert!(values[1] == shift_there || values[1] == moment + 1, "moment {moment}: {answer}");
+        shift_there = values[1];
+    }
+    project.run("run", &[]).ok();
+    let files = files_below(&project.path().join("lake"));
+    assert!(!files.iter().any(|file| file.contains("staging/")), "{files:?}");
+    assert!(files.iter().filter(|file| file.ends_with(".parquet")).count() <= 2, "{files:?}");
+}
+
+#[test]
+fn too_little_memory_is_an_error_that_says_so() {
+    let query =
+        "SELECT count(*) FROM neighbors((SELECT value % 1000 AS a, value AS b FROM generate_series(1, 3000000)))";
+    run(&["sql", "--memory-limit", "8M", "-c", query]).failed(1, &["memory", "--memory-limit"]);
+    run(&["sql", "--memory-limit", "2G", "-c", query]).ok();
+}

@@ -1,0 +1,180 @@
+//! Projects: order, checks, publishing, selecting, and the shipped project.
+
+use crate::support::{TestProject, project_at, root, run};
+
+const PURCHASES: &str = "user,item,n\na,x,1\na,y,2\nb,x,3\nb,z,1\nc,y,1\n";
+const SOURCE: &str = "[sources.raw]\nurl = \"raw.csv\"\n[vars]\nleast = 1\n";
+
+fn shop() -> TestProject {
+    TestProject::new(
+        SOURCE,
+        &[
+            ("raw.csv", PURCHASES),
+            (
+                "1/purchases.sql",
+                "-- Purchases.\n-- key: user, item\n-- check: n >= $least\nSELECT \"user\", item, n FROM raw WHERE n >= $least\n",
+            ),
+            ("1/users.sql", "-- materialize: view\nSELECT \"user\", sum(n) AS n FROM purchases GROUP BY \"user\"\n"),
+            (
+                "2/neighbors_of_items.sql",
+                "SELECT * FROM neighbors((SELECT item, \"user\", n FROM purchases), k => 2)\n",
+            ),
+            ("2/heavy.sql", "SELECT * FROM users WHERE n > 2\n"),
+        ],
+    )
+}
+
+#[test]
+fn runs_in_order_and_publishes_plain_parquet() {
+    let project = shop();
+    let ran = project.run("run", &[]).ok();
+    assert!(ran.stderr.contains("4 of 4 steps done"), "{}", ran.stderr);
+    assert_eq!(ran.stdout, "", "data goes to stdout, everything else to stderr");
+    let files = project.lake_files();
+    let tables: Vec<&str> =
+        files.iter().filter(|f| f.ends_with(".parquet")).map(|f| f.split('/').next().unwrap()).collect();
+    assert!(tables.contains(&"purchases") && tables.contains(&"heavy") && !tables.contains(&"users"), "{files:?}");
+    assert!(!files.iter().any(|file| file.contains("staging/")), "{files:?}");
+    assert_eq!(project.sql("SELECT * FROM heavy ORDER BY n").ok().stdout, "user,n\na,3\nb,4\n");
+    let glob = format!("SELECT count(*) AS n FROM '{}/lake/purchases/*.parquet'", project.path().display());
+    assert_eq!(run(&["sql", "--format", "csv", "-c", &glob]).ok().stdout, "n\n5\n");
+}
+
+#[test]
+fn a_variable_can_be_overridden() {
+    let project = shop();
+    project.run("run", &["--var", "least=2"]).ok();
+    assert_eq!(project.sql("SELECT count(*) AS n FROM purchases").ok().stdout, "n\n2\n");
+    project.run("run", &["--var", "lest=2"]).failed(2, &["no such variable", "did you mean 'least'?"]);
+    project.run("run", &["--var", "least"]).failed(2, &["--var name=value"]);
+}
+
+#[test]
+fn select_takes_what_it_needs_and_no_more() {
+    let project = shop();
+    let ran = project.run("run", &["--select", "heavy"]).ok();
+    assert!(ran.stderr.contains("3 of 3 steps done"), "{}", ran.stderr);
+    assert!(!project.lake_files().iter().any(|file| file.starts_with("neighbors_of_items")));
+    project.run("run", &["--select", "hevy"]).failed(2, &["no such step", "did you mean 'heavy'?"]);
+}
+
+#[test]
+fn a_broken_promise_publishes_nothing_and_others_still_run() {
+    let project = shop();
+    project.run("run", &[]).ok();
+    project.write("1/purchases.sql", "-- key: user\nSELECT \"user\", item, n + 10 AS n FROM raw\n");
+    project.write("2/other.sql", "SELECT count(*) AS n FROM raw\n");
+    let ran = project.run("run", &[]);
+    let ran = ran
+        .failed(1, &["purchases.sql:1: key (user) is not unique: 2 values repeat", "skipped, as it needs purchases"]);
+    assert!(ran.stderr.contains("1 of 5 steps done"), "{}", ran.stderr);
+    assert_eq!(
+        project.sql("SELECT max(n) AS n FROM purchases").ok().stdout,
+        "n\n3\n",
+        "the last published table stays"
+    );
+    assert_eq!(project.sql("SELECT n FROM other").ok().stdout, "n\n5\n");
+    project.write("1/purchases.sql", "-- key: user, item\n-- check: n > 1\nSELECT \"user\", item, n FROM raw\n");
+    project.run("run", &[]).failed(1, &["purchases.sql:2: check (n > 1) does not hold in 3 rows, such as {user:"]);
+    project.write(
+        "1/purchases.sql",
+        "-- key: user\nSELECT CASE WHEN n > 1 THEN \"user\" END AS \"user\", item, n FROM raw\n",
+    );
+    project.run("run", &[]).failed(1, &["key (user) is NULL in 3 rows"]);
+}
+
+#[test]
+fn files_can_be_partitioned_by_columns() {
+    let project = TestProject::new(
+        SOURCE,
+        &[
+            ("raw.csv", PURCHASES),
+            ("t.sql", "-- partition_by: item\n-- key: user, item\nSELECT \"user\", item, n FROM raw\n"),
+        ],
+    );
+    project.run("run", &[]).ok();
+    let files = project.lake_files();
+    for folder in ["t/item=x/", "t/item=y/", "t/item=z/"] {
+        assert!(files.iter().any(|file| file.starts_with(folder)), "{files:?}");
+    }
+    assert_eq!(project.sql("SELECT n FROM t WHERE item = 'z'").ok().stdout, "n\n1\n");
+}
+
+#[test]
+fn an_empty_table_is_published_with_its_columns() {
+    let project = TestProject::new(
+        SOURCE,
+        &[("raw.csv", PURCHASES), ("none.sql", "-- key: user\nSELECT * FROM raw WHERE n > 99\n")],
+    );
+    project.write("lists.sql", "SELECT * FROM neighbors((SELECT item, \"user\" FROM none))\n");
+    project.run("run", &[]).ok();
+    assert_eq!(project.sql("SELECT * FROM none").ok().stdout, "user,item,n\n");
+    assert_eq!(project.sql("SELECT count(*) AS n FROM lists").ok().stdout, "n\n0\n");
+}
+
+#[test]
+fn sources_of_every_format_are_read() {
+    let project = TestProject::new(
+        "[sources.c]\nurl = \"in/c.csv\"\n[sources.j]\nurl = \"in/j.json\"\n[sources.p]\nurl = \"in/p/\"\n[sources.g]\nurl = \"in/g/*/*.parquet\"\n",
+        &[("in/c.csv", "n\n1\n"), ("in/j.json", "{\"n\": 2}\n")],
+    );
+    let write = |path: &str, n: i32| {
+        let query = format!("COPY (SELECT {n} AS n) TO '{}/{path}' STORED AS PARQUET", project.path().display());
+        run(&["sql", "-c", &query]).ok();
+    };
+    write("in/p/month=2017-01/a.parquet", 3);
+    write("in/p/month=2017-02/a.parquet", 4);
+    write("in/g/x/b.parquet", 5);
+    project.write("all.sql", "SELECT n, '' AS month FROM c UNION ALL SELECT n, '' FROM j UNION ALL SELECT n, month FROM p UNION ALL SELECT n, '' FROM g\n");
+    project.run("run", &[]).ok();
+    let rows = project.sql("SELECT n, month FROM \"all\" ORDER BY n").ok().stdout;
+    assert_eq!(rows, "n,month\n1,\n2,\n3,2017-01\n4,2017-02\n5,\n");
+}
+
+#[test]
+fn init_makes_a_project_that_runs() {
+    let folder = tempfile::TempDir::new().unwrap();
+    let shop = folder.path().join("shop");
+    let shop = shop.to_str().unwrap();
+    run(&["init", shop]).ok();
+    run(&["check", shop]).ok();
+    let ran = run(&["run", shop]).ok();
+    assert!(ran.stdout.contains("because"), "{}", ran.stdout);
+    run(&["init", shop]).failed(2, &["exists and is not an empty folder"]);
+}
+
+/// The shipped project runs, shows ten recommendations, and its answers have the same bits for any number of threads.
+#[test]
+fn the_shipped_project_is_deterministic() {
+    let work = tempfile::TempDir::new().unwrap();
+    let tables = |threads: &str| -> Vec<(String, Vec<String>)> {
+        let folder = work.path().join(threads);
+        let lake = folder.join("lake");
+        project_at(&folder, &format!("{}/sample-data/", root().display()), lake.to_str().unwrap());
+        let ran = run(&["run", folder.to_str().unwrap(), "--threads", threads]).ok();
+        assert_eq!(ran.stdout.lines().count(), 14, "ten rows and their frame:\n{}", ran.stdout);
+        let names = std::fs::read_dir(&lake).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());
+        let mut names: Vec<String> = names.filter(|name| !name.starts_with('.')).collect();
+        names.sort();
+        let rows = |name: &String| {
+            let query = format!("SELECT * FROM '{}/{name}/'", lake.display());
+            let text = run(&["sql", "--format", "json", "-c", &query]).ok().stdout;
+            let mut rows: Vec<String> = text.lines().map(str::to_owned).collect();
+            rows.sort();
+            rows
+        };
+        names.iter().map(|name| (name.clone(), rows(name))).collect()
+    };
+    let (one, three) = (tables("1"), tables("3"));
+    assert_eq!(one.len(), three.len());
+    for ((name, one), (_, three)) in one.iter().zip(&three) {
+        assert!(one == three, "{name} differs between 1 and 3 threads");
+    }
+}
+
+/// Cleaning leaves exactly the rows that sample-data/README.md says are right.
+#[test]
+fn the_shipped_project_cleans_exactly() {
+    let readme = std::fs::read_to_string(root().join("sample-data/README.md")).unwrap();
+    assert!(readme.contains("411,868"), "the expected count moved; read the README anew");
+}

@@ -1,0 +1,149 @@
+//! The shipped project against a real S3 server on loopback.
+
+use std::net::SocketAddr;
+use std::path::Path;
+use std::process::Command;
+
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use hyper_util::server::conn::auto::Builder;
+use s3s::auth::SimpleAuth;
+use s3s::service::S3ServiceBuilder;
+use s3s_fs::FileSystem;
+use tempfile::TempDir;
+
+use crate::support::{Ran, copy, files_below, lakeside, project_at, root};
+
+const KEY: &str = "test-key";
+const SECRET: &str = "test-secret";
+
+/// An S3 server over a temporary folder, in which a bucket is a folder and an object a file.
+struct S3 {
+    folder: TempDir,
+    address: SocketAddr,
+    _runtime: tokio::runtime::Runtime,
+}
+
+impl S3 {
+    fn start(buckets: &[&str]) -> Self {
+        let folder = TempDir::new().unwrap();
+        buckets.iter().for_each(|bucket| std::fs::create_dir(folder.path().join(bucket)).unwrap());
+        let mut builder = S3ServiceBuilder::new(FileSystem::new(folder.path()).unwrap());
+        builder.set_auth(SimpleAuth::from_single(KEY, SECRET));
+        let service = builder.build();
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+        let listener = runtime.block_on(tokio::net::TcpListener::bind("127.0.0.1:0")).unwrap();
+        let address = listener.local_addr().unwrap();
+        runtime.spawn(async move {
+            while let Ok((socket, _)) = listener.accept().await {
+                let service = service.clone();
+                tokio::spawn(async move {
+                    let server = Builder::new(TokioExecutor::new());
+                    // A client that hangs up is its own business.
+                    let _ = server.serve_connection(TokioIo::new(socket), service).await;
+                });
+            }
+        });
+        Self { folder, address, _runtime: runtime }
+    }
+
+    fn lakeside(&self, args: &[&str]) -> Command {
+        let mut command = lakeside(args);
+        command
+            .env("AWS_ACCESS_KEY_ID", KEY)
+            .env("AWS_SECRET_ACCESS_KEY", SECRET)
+            .env("AWS_REGION", "us-east-1")
+            .env("AWS_ENDPOINT_URL", format!("http://{}", self.address));
+        command
+    }
+
+    fn run(&self, args: &[&str]) -> Ran {
+        self.lakeside(args).output().unwrap().into()
+    }
+}
+
+/// All rows of a table, sorted, as CSV.
+fn rows(ran: Ran) -> Vec<String> {
+    let mut rows: Vec<String> = ran.ok().stdout.lines().map(str::to_owned).collect();
+    rows.sort();
+    rows
+}
+
+#[test]
+fn the_shipped_project_on_s3_equals_the_local_run() {
+    let s3 = S3::start(&["shop"]);
+    copy(&root().join("sample-data"), &s3.folder.path().join("shop/raw"));
+    let work = TempDir::new().unwrap();
+    let (local, remote) = (work.path().join("local"), work.path().join("remote"));
+    project_at(&local, &format!("{}/sample-data/", root().display()), work.path().join("lake").to_str().unwrap());
+    project_at(&remote, "s3://shop/raw/", "s3://shop/lake");
+    let (local, remote) = (local.to_str().unwrap(), remote.to_str().unwrap());
+    s3.run(&["run", local]).ok();
+    let first = s3.run(&["run", remote]).ok();
+    assert!(first.stderr.contains("tables are in s3://shop/lake"), "{}", first.stderr);
+    let lake = s3.folder.path().join("shop/lake");
+    let tables: Vec<String> = std::fs::read_dir(work.path().join("lake"))
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .filter(|name| !name.starts_with('.'))
+        .collect();
+    assert!(tables.len() > 10, "{tables:?}");
+    for table in &tables {
+        let query = format!("SELECT * FROM {table}");
+        let ask = |project: &str| s3.run(&["sql", "--project", project, "--format", "csv", "-c", &query]);
+        assert!(rows(ask(local)) == rows(ask(remote)), "{table} differs");
+        let glob = format!("SELECT * FROM 's3://shop/lake/{table}/*.parquet'");
+        let globbed = s3.run(&["sql", "--project", remote, "--format", "csv", "-c", &glob]);
+        assert!(rows(globbed) == rows(ask(remote)), "{table} globbed differs");
+    }
+    // A second run leaves as many files as the first, and nothing staged.
+    let count = files_below(&lake).len();
+    s3.run(&["run", remote]).ok();
+    let files = files_below(&lake);
+    assert_eq!(files.len(), count, "{files:#?}");
+    assert!(!files.iter().any(|file| file.contains("staging")), "{files:#?}");
+}
+
+#[test]
+fn what_a_dead_run_left_is_not_seen_and_goes_away() {
+    let s3 = S3::start(&["shop"]);
+    let work = TempDir::new().unwrap();
+    let project = crate::support::TestProject::new("", &[("numbers.sql", "SELECT 1 AS n")]);
+    project.write("lakeside.toml", "name = \"test\"\n[lake]\nurl = \"s3://shop/lake\"\n");
+    let folder = project.path().to_str().unwrap();
+    s3.run(&["run", folder]).ok();
+    // As if a run had died between copying its files and listing them, and another while it staged.
+    let lake = s3.folder.path().join("shop/lake");
+    let published = files_below(&lake.join("numbers"));
+    let stray = lake.join("numbers/part-20000101T000000000-1-00000-000.parquet");
+    std::fs::copy(lake.join("numbers").join(&published[0]), &stray).unwrap();
+    let staged = lake.join(".lakeside/staging/20000101T000000000-1/numbers/x.parquet");
+    std::fs::create_dir_all(staged.parent().unwrap()).unwrap();
+    std::fs::write(&staged, "half").unwrap();
+    let count =
+        |s3: &S3| s3.run(&["sql", "--project", folder, "--format", "csv", "-c", "SELECT count(*) FROM numbers"]).ok();
+    assert_eq!(count(&s3).stdout.trim_end(), "count(*)\n1");
+    s3.run(&["run", folder]).ok();
+    assert_eq!(count(&s3).stdout.trim_end(), "count(*)\n1");
+    assert!(!stray.exists() && !staged.exists(), "{:#?}", files_below(&lake));
+    drop(work);
+}
+
+#[test]
+fn a_missing_bucket_or_object_is_named() {
+    let s3 = S3::start(&["shop"]);
+    let ask = |url: &str| s3.run(&["sql", "-c", &format!("SELECT * FROM '{url}'")]);
+    ask("s3://nowhere/events.parquet").failed(1, &["s3://nowhere/events.parquet"]);
+    ask("s3://shop/events.parquet").failed(1, &["there is no file at 's3://shop/events.parquet'"]);
+    let project = crate::support::TestProject::new("", &[("numbers.sql", "SELECT 1 AS n")]);
+    project.write("lakeside.toml", "name = \"test\"\n[lake]\nurl = \"s3://nowhere/lake\"\n");
+    s3.run(&["run", project.path().to_str().unwrap()]).failed(1, &["lake", "nowhere"]);
+}
+
+#[test]
+fn wrong_credentials_are_an_error() {
+    let s3 = S3::start(&["shop"]);
+    let mut command = s3.lakeside(&["sql", "-c", "SELECT * FROM 's3://shop/x.parquet'"]);
+    let ran: Ran = command.env("AWS_SECRET_ACCESS_KEY", "wrong").output().unwrap().into();
+    let ran = ran.failed(1, &["s3://shop/x.parquet"]);
+    assert!(!ran.stderr.contains("wrong"), "a secret was shown: {}", ran.stderr);
+}
