@@ -189,14 +189,12 @@ fn complete_rows(batch: &RecordBatch) -> Result<BooleanArray> {
 impl Faults {
     fn check(&self, columns: &Columns) -> Result<()> {
         let operator = columns.operator;
-        let names = columns.ids.iter().chain(&columns.weight);
-        if !columns.skip_nulls {
-            for (name, &count) in names.zip(&self.nulls).filter(|(_, count)| **count > 0) {
-                return exec_err!(
-                    "{operator}: column '{name}' has {count} NULL{}; filter them out, or leave such rows out with on_null => 'skip'",
-                    if count == 1 { "" } else { "s" }
-                );
-            }
+        let mut missing = columns.ids.iter().chain(&columns.weight).zip(&self.nulls).filter(|(_, count)| **count > 0);
+        if let (false, Some((name, &count))) = (columns.skip_nulls, missing.next()) {
+            return exec_err!(
+                "{operator}: column '{name}' has {count} NULL{}; filter them out, or leave such rows out with on_null => 'skip'",
+                if count == 1 { "" } else { "s" }
+            );
         }
         match (&columns.weight, self.not_finite) {
             (Some(name), count) if count > 0 => exec_err!(

@@ -73,7 +73,7 @@ impl Space {
     }
 
     /// The number of ids so far.
-    pub fn len(&self) -> usize {
+    pub fn size(&self) -> usize {
         self.interner.groups.len()
     }
 

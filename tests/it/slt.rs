@@ -19,6 +19,7 @@ struct Engine {
 #[error("{0}")]
 struct Message(String);
 
+#[async_trait::async_trait]
 impl AsyncDB for Engine {
     type Error = Message;
     type ColumnType = DefaultColumnType;

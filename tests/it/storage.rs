@@ -1,7 +1,6 @@
 //! The shipped project against a real S3 server on loopback.
 
 use std::net::SocketAddr;
-use std::path::Path;
 use std::process::Command;
 
 use hyper_util::rt::{TokioExecutor, TokioIo};

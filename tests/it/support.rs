@@ -10,7 +10,9 @@ pub fn lakeside(args: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_lakeside"));
     command.args(args).env_remove("RUST_BACKTRACE");
     let inherited = std::env::vars_os().map(|(name, _)| name).filter(|name| name.to_string_lossy().starts_with("AWS_"));
-    inherited.for_each(|name| drop(command.env_remove(name)));
+    for name in inherited {
+        command.env_remove(name);
+    }
     command
 }
 

@@ -137,7 +137,7 @@ fn renumber(chunks: &mut [Chunk], column: usize, data_type: &DataType, out: &Dat
     let mut counts = Vec::new();
     for chunk in chunks.iter_mut() {
         chunk.enter(column, &mut space)?;
-        chunk.count(column, &mut counts, space.len());
+        chunk.count(column, &mut counts, space.size());
     }
     let (numbering, numbers) = space.number(&counts, out)?;
     chunks.iter_mut().for_each(|chunk| chunk.renumber(column, &numbers));

@@ -222,7 +222,7 @@ fn number(
     for &(table, column) in places {
         for chunk in &mut tables[table] {
             chunk.enter(column, &mut space)?;
-            chunk.count(column, &mut counts, space.len());
+            chunk.count(column, &mut counts, space.size());
         }
     }
     let (numbering, numbers) = space.number(&counts, out)?;
