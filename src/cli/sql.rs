@@ -75,7 +75,10 @@ impl Place {
         };
         match root {
             Some(root) => {
-                let project = Project::read(&root, &limits, &args.var)?;
+                let (project, problem) = Project::read_for_queries(&root, &limits, &args.var)?;
+                if let Some(problem) = problem {
+                    eprintln!("warning: {problem}");
+                }
                 Ok(Self { session: project.session.clone(), project: Some(project) })
             }
             None => Ok(Self { session: Session::try_new(&limits, Default::default())?, project: None }),

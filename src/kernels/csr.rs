@@ -99,13 +99,17 @@ impl Csr {
         Self { columns: self.rows(), offsets, indices, values }
     }
 
-    /// Sums entries of the same row and column; the columns of each row must rise.
+    /// Sums entries of the same row and column; the columns of each row must rise. An unweighted matrix with repeats
+    /// becomes one of their counts.
     ///
     /// The summands are ordered by value first, so the sum does not depend on the order they came in.
     pub fn sum_duplicates(&mut self) {
         let repeats = |pair: &[u32]| pair[0] == pair[1];
         if !(0..self.rows()).any(|row| self.row(row).0.windows(2).any(repeats)) {
             return;
+        }
+        if self.values.is_empty() {
+            self.values = vec![1.0; self.entries()];
         }
         let mut kept = 0;
         let mut start = 0;
@@ -116,11 +120,9 @@ impl Csr {
                 let column = self.indices[at];
                 let run = at + self.indices[at..end].iter().take_while(|&&c| c == column).count();
                 self.indices[kept] = column;
-                if !self.values.is_empty() {
-                    let summands = &mut self.values[at..run];
-                    summands.sort_unstable_by(f32::total_cmp);
-                    self.values[kept] = summands.iter().map(|&v| f64::from(v)).sum::<f64>() as f32;
-                }
+                let summands = &mut self.values[at..run];
+                summands.sort_unstable_by(f32::total_cmp);
+                self.values[kept] = summands.iter().map(|&v| f64::from(v)).sum::<f64>() as f32;
                 kept += 1;
                 at = run;
             }
@@ -128,9 +130,7 @@ impl Csr {
             self.offsets[row + 1] = kept;
         }
         self.indices.truncate(kept);
-        if !self.values.is_empty() {
-            self.values.truncate(kept);
-        }
+        self.values.truncate(kept);
     }
 
     /// The bytes that its vectors hold.
@@ -168,9 +168,9 @@ mod tests {
     }
 
     #[test]
-    fn an_unweighted_matrix_drops_duplicates() {
+    fn an_unweighted_matrix_counts_duplicates() {
         let mut m = Csr::from_entries(2, 2, &[(&[0, 0, 1], &[1, 1, 0], &[])]);
         m.sum_duplicates();
-        assert_eq!((m.offsets, m.indices), (vec![0, 1, 2], vec![1, 0]));
+        assert_eq!((m.offsets, m.indices, m.values), (vec![0, 1, 2], vec![1, 0], vec![2.0, 1.0]));
     }
 }

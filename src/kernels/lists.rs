@@ -9,6 +9,11 @@ pub fn pearson(pairs: impl Iterator<Item = (f64, f64)> + Clone) -> Option<f64> {
     if count < 2 {
         return None;
     }
+    // Rounding of the mean would leave a residue in a constant list, so it is not left to the sums.
+    let (first_x, first_y) = pairs.clone().next()?;
+    if pairs.clone().all(|(x, _)| x == first_x) || pairs.clone().all(|(_, y)| y == first_y) {
+        return None;
+    }
     let (mean_x, mean_y) = (sum_x / count as f64, sum_y / count as f64);
     let (mut xy, mut xx, mut yy) = (0.0, 0.0, 0.0);
     for (x, y) in pairs {
@@ -18,10 +23,7 @@ pub fn pearson(pairs: impl Iterator<Item = (f64, f64)> + Clone) -> Option<f64> {
         yy += dy * dy;
     }
     let norm = (xx * yy).sqrt();
-    // Rounding of the mean leaves a residue of this size in a constant list.
-    let noise = count as f64 * f64::EPSILON * f64::EPSILON * (mean_x * mean_x).max(1e-300);
-    let noise_y = count as f64 * f64::EPSILON * f64::EPSILON * (mean_y * mean_y).max(1e-300);
-    (xx > noise && yy > noise_y && norm > 0.0 && norm.is_finite()).then(|| (xy / norm).clamp(-1.0, 1.0))
+    (norm > 0.0 && norm.is_finite()).then(|| (xy / norm).clamp(-1.0, 1.0))
 }
 
 /// Jaccard's measure of two sets given as sorted lists without repeats: common over all, in [0, 1].

@@ -107,7 +107,7 @@ impl Scoring {
 
     /// The bytes that the scorer of one thread will hold.
     pub fn scorer_bytes(&self) -> usize {
-        RowProduct::<Weighted<true>>::bytes_for(self.items()) + self.items() * 3 * size_of::<u32>()
+        RowProduct::<Weighted<true>>::bytes_for(self.items()) + self.items() * 4 * size_of::<u32>()
     }
 
     /// A scorer with its own cells, for one thread.
@@ -147,8 +147,8 @@ impl<C: Cell, F: Fn(C) -> (f32, f32)> Scorer<C, F> {
             product: RowProduct::new(items),
             best: TopK::new(input.k.min(items.max(1))),
             parts,
-            excluded_for: vec![0; items],
-            candidate_for: vec![0; items],
+            excluded_for: stamps(items, input.exclude.as_ref()),
+            candidate_for: stamps(items, input.candidates.as_ref()),
             divisor: vec![1.0; if input.normalize { items } else { 0 }],
             links: Links::default(),
             input: Arc::clone(input),
@@ -160,24 +160,28 @@ impl<C: Cell, F: Fn(C) -> (f32, f32)> Scorer<C, F> {
         let (links, weights) = input.a.row(user);
         found.work += self.product.accumulate(links, weights, &input.b);
         let mark = user as u32 + 1;
-        if let Some(mask) = &input.exclude {
-            mask.stamp(user, &mut self.excluded_for, mark);
+        if let Some(Mask::Pairs(pairs)) = &input.exclude {
+            stamp(&mut self.excluded_for, pairs.row(user).0, mark);
         }
         if input.exclude_seen {
-            input.history().row(user).0.iter().for_each(|&item| self.excluded_for[item as usize] = mark);
+            stamp(&mut self.excluded_for, input.history().row(user).0, mark);
         }
         let all_are_candidates = input.candidates.is_none();
-        if let Some(mask) = &input.candidates {
-            mask.stamp(user, &mut self.candidate_for, mark);
+        if let Some(Mask::Pairs(pairs)) = &input.candidates {
+            stamp(&mut self.candidate_for, pairs.row(user).0, mark);
         }
         let (best, parts, divisors) = (&mut self.best, &self.parts, &mut self.divisor);
         let (excluded_for, candidate_for) = (&self.excluded_for, &self.candidate_for);
         self.product.drain(|item, cell| {
             let at = item as usize;
-            if excluded_for[at] == mark || !(all_are_candidates || candidate_for[at] == mark) {
+            let is_marked = |stamps: &[u32]| stamps[at] == mark || stamps[at] == ALWAYS;
+            if is_marked(excluded_for) || !(all_are_candidates || is_marked(candidate_for)) {
                 return;
             }
             let (sum, divisor) = parts(cell);
+            if sum == 0.0 {
+                return;
+            }
             if let Some(kept) = divisors.get_mut(at) {
                 *kept = divisor;
             }
@@ -209,14 +213,28 @@ impl Mask {
             Self::Pairs(pairs) => pairs.bytes(),
         }
     }
+}
 
-    /// Marks the items that the mask names for this user.
-    fn stamp(&self, user: usize, stamps: &mut [u32], mark: u32) {
-        match self {
-            Self::Items(items) => items.iter().for_each(|&item| stamps[item as usize] = mark),
-            Self::Pairs(pairs) => pairs.row(user).0.iter().for_each(|&item| stamps[item as usize] = mark),
+/// Marks an item that is masked for every user.
+const ALWAYS: u32 = u32::MAX;
+
+/// Marks items, unless they are marked for good.
+fn stamp(stamps: &mut [u32], items: &[u32], mark: u32) {
+    for &item in items {
+        let stamp = &mut stamps[item as usize];
+        if *stamp != ALWAYS {
+            *stamp = mark;
         }
     }
+}
+
+/// Stamps that mark for good what a mask names for every user.
+fn stamps(items: usize, mask: Option<&Mask>) -> Vec<u32> {
+    let mut stamps = vec![0; items];
+    if let Some(Mask::Items(masked)) = mask {
+        stamp(&mut stamps, masked, ALWAYS);
+    }
+    stamps
 }
 
 /// Finds what made each winner, by a second walk over the user's row that looks at winners only.

@@ -52,6 +52,11 @@ impl Metric {
         ("euclidean", Self::Euclidean),
     ];
 
+    /// The name it has in SQL.
+    pub fn name(self) -> &'static str {
+        Self::NAMES.iter().find(|(_, metric)| *metric == self).map_or("", |(name, _)| name)
+    }
+
     /// Whether only the sets of features count, not the weights.
     pub fn ignores_weights(self) -> bool {
         matches!(self, Self::Jaccard | Self::Dice | Self::Tversky | Self::Overlap | Self::Lift)
@@ -103,12 +108,12 @@ pub struct Similarity {
     by_feature: Csr,
     /// The place of each entity among the sorted ids: how ties are broken.
     order: Vec<u32>,
-    /// Euclidean norm of each entity's row; of the sets, for metrics that ignore weights, the size.
+    /// Euclidean norm of each entity's row, squared for `euclidean`; the size of its set for metrics that ignore weights.
     norm: Vec<f64>,
     /// For `asymmetric_cosine`: the norm to the power of 2 (1 - alpha).
     second_norm: Vec<f64>,
-    /// The factor by which weights were tamed; scores that depend on the scale undo it.
-    scale: f64,
+    /// The factor by which each entity's weights were tamed, if any was; scores that depend on the scale undo it.
+    scale: Vec<f64>,
 }
 
 impl Similarity {
@@ -134,9 +139,17 @@ impl Similarity {
         let mut norm: Vec<f64> = (0..matrix.rows())
             .map(|row| match matrix.row(row) {
                 (features, []) => features.len() as f64,
-                (_, values) => values.iter().map(|&v| f64::from(v) * f64::from(v)).sum::<f64>().sqrt(),
+                (_, values) => values.iter().map(|&v| f64::from(v) * f64::from(v)).sum::<f64>(),
             })
             .collect();
+        // The square is what makes the distance of equal rows exactly 0.
+        if !settings.metric.ignores_weights() && settings.metric != Metric::Euclidean {
+            norm.iter_mut().for_each(|n| *n = n.sqrt());
+        }
+        if matches!(settings.metric, Metric::Euclidean | Metric::AsymmetricCosine) && !scale.is_empty() {
+            let power = if settings.metric == Metric::Euclidean { 2 } else { 1 };
+            norm.iter_mut().zip(&scale).for_each(|(n, scale)| *n /= scale.powi(power));
+        }
         let mut second_norm = Vec::new();
         if settings.metric == Metric::AsymmetricCosine {
             second_norm = norm.iter().map(|n| n.powf(2.0 * (1.0 - settings.alpha))).collect();
@@ -174,23 +187,24 @@ impl Similarity {
         let h = self.settings.shrink;
         let (alpha, beta) = (self.settings.alpha, self.settings.beta);
         let features = (0..self.by_feature.rows()).filter(|&row| self.by_feature.row_len(row) > 0).count() as f64;
-        // Weights were multiplied by `scale`, sums of products by its square.
-        let (scale, scaled_h) = (self.scale, h * self.scale * self.scale);
         match self.settings.metric {
             Metric::Cosine | Metric::CenteredCosine | Metric::AdjustedCosine => {
                 self.search_with(move |s: &Self, dot: Dot, i, j| {
-                    at_most_one(f64::from(dot.0) / (s.norm[i] * s.norm[j] + scaled_h))
+                    at_most_one(f64::from(dot.0) / (s.norm[i] * s.norm[j] + h * s.pair_scale(i, j)))
                 })
             }
             Metric::AsymmetricCosine => self.search_with(move |s: &Self, dot: Dot, i, j| {
-                f64::from(dot.0) / (s.norm[i] * s.second_norm[j] + scaled_h)
+                // The scales cancel out only where both norms have the same power.
+                let dot = f64::from(dot.0) / s.pair_scale(i, j);
+                dot / (s.norm[i] * s.second_norm[j] + h)
             }),
-            Metric::Pearson => self.search_with(move |_: &Self, m: Moments, _, _| {
-                at_most_one(f64::from(m.ab) / ((f64::from(m.aa) * f64::from(m.bb)).sqrt() + scaled_h))
+            Metric::Pearson => self.search_with(move |s: &Self, m: Moments, i, j| {
+                let norms = (f64::from(m.aa) * f64::from(m.bb)).sqrt();
+                at_most_one(f64::from(m.ab) / (norms + h * s.pair_scale(i, j)))
             }),
             Metric::Euclidean => self.search_with(move |s: &Self, dot: PreciseDot, i, j| {
-                let squared = s.norm[i] * s.norm[i] + s.norm[j] * s.norm[j] - 2.0 * dot.0;
-                1.0 / (1.0 + squared.max(0.0).sqrt() / scale + h)
+                let squared = s.norm[i] + s.norm[j] - 2.0 * dot.0 / s.pair_scale(i, j);
+                1.0 / (1.0 + squared.max(0.0).sqrt() + h)
             }),
             Metric::Jaccard => self.search_with(move |s: &Self, common: Count, i, j| {
                 let c = f64::from(common.0);
@@ -210,13 +224,21 @@ impl Similarity {
         }
     }
 
+    /// The factor by which a product of weights of these two entities was multiplied.
+    #[inline]
+    fn pair_scale(&self, i: usize, j: usize) -> f64 {
+        if self.scale.is_empty() { 1.0 } else { self.scale[i] * self.scale[j] }
+    }
+
     fn search_with<C: Cell, F>(self: &Arc<Self>, score: F) -> Box<dyn Search>
     where
         F: Fn(&Self, C, usize, usize) -> f64 + Send + 'static,
     {
         let min_overlap = self.settings.min_overlap;
         // Below a threshold of 0 a sum of 0 counts too, and only the number of common features tells it from none.
-        if min_overlap > 1 || self.settings.threshold < 0.0 {
+        // So for distances, which are finite where the products are 0.
+        let counts = self.settings.metric == Metric::Euclidean;
+        if counts || min_overlap > 1 || self.settings.threshold < 0.0 {
             let counted = move |s: &Self, cell: Counted<C>, i, j| {
                 if cell.count < min_overlap { f64::NAN } else { score(s, cell.sums, i, j) }
             };

@@ -1,1 +1,399 @@
+//! Every metric against its definition, written out over dense rows in double precision, and examples worked by hand.
 
+use std::collections::HashMap;
+
+use proptest::prelude::*;
+
+use super::*;
+
+/// The weights of an entity, one place per feature. A stored 0 is a feature that the entity has, None is not.
+type Row<T> = Vec<Option<T>>;
+type Checked = Result<(), TestCaseError>;
+
+/// A matrix and a question to ask of it.
+#[derive(Debug, Clone)]
+struct Case {
+    rows: Vec<Row<f32>>,
+    weighted: bool,
+    order: Vec<u32>,
+    settings: Settings,
+}
+
+impl Case {
+    fn index(&self, settings: Settings) -> Arc<Similarity> {
+        Arc::new(Similarity::new(csr(&self.rows, self.weighted), self.order.clone(), settings))
+    }
+
+    /// The question once for each metric.
+    fn each_metric(&self) -> impl Iterator<Item = Settings> {
+        Metric::NAMES.into_iter().map(move |(_, metric)| Settings { metric, ..self.settings })
+    }
+}
+
+fn csr(rows: &[Row<f32>], weighted: bool) -> Csr {
+    let columns = rows.first().map_or(0, Vec::len);
+    let mut matrix = Csr { columns, offsets: vec![0], ..Csr::default() };
+    for row in rows {
+        let stored = row.iter().enumerate().filter_map(|(feature, cell)| Some((feature as u32, (*cell)?)));
+        for (feature, weight) in stored {
+            matrix.indices.push(feature);
+            matrix.values.extend(weighted.then_some(weight));
+        }
+        matrix.offsets.push(matrix.indices.len());
+    }
+    matrix
+}
+
+fn search_all(index: &Arc<Similarity>) -> Neighbors {
+    let mut found = Neighbors::default();
+    index.searcher().search(0..index.entities(), &mut found);
+    found
+}
+
+/// Whole and half weights: few enough values that rows repeat, products cancel and scores tie.
+fn weight() -> impl Strategy<Value = f32> {
+    prop_oneof![
+        3 => (1u8..=5).prop_map(f32::from),
+        2 => (-10i8..=10).prop_map(|half| f32::from(half) / 2.0),
+        1 => Just(0.0f32),
+    ]
+}
+
+fn settings(entities: usize) -> impl Strategy<Value = Settings> {
+    let shrink = prop::sample::select(vec![0.0f64, 0.0, 0.5, 10.0]);
+    let threshold = prop::sample::select(vec![0.0f32, 0.0, -0.5, -2.0, 0.2]);
+    let weighting = prop::sample::select(Weighting::NAMES.map(|(_, weighting)| weighting).to_vec());
+    let exponent = prop::sample::select(vec![0.0f64, 0.25, 0.5, 1.0]);
+    (1..=entities, shrink, threshold, 1u32..=3, weighting, exponent.clone(), exponent).prop_map(
+        |(k, shrink, threshold, min_overlap, weighting, alpha, beta)| {
+            let metric = Metric::Cosine;
+            Settings { metric, k, shrink, threshold, min_overlap, weighting, alpha, beta }
+        },
+    )
+}
+
+fn cases() -> impl Strategy<Value = Case> {
+    (1usize..=25, 1usize..=15, 1u8..=9, any::<bool>()).prop_flat_map(|(entities, features, density, weighted)| {
+        let cell = (0u8..10, weight()).prop_map(move |(chance, weight)| {
+            let weight = if weighted { weight } else { 1.0 };
+            (chance < density).then_some(weight)
+        });
+        let rows = prop::collection::vec(prop::collection::vec(cell, features), entities);
+        let order = Just((0..entities as u32).collect::<Vec<u32>>()).prop_shuffle();
+        (rows, order, settings(entities)).prop_map(move |(mut rows, order, settings)| {
+            // BM25 weighs counts; with negative ones its denominator may be 0.
+            if settings.weighting == Weighting::Bm25 {
+                rows.iter_mut().flatten().flatten().for_each(|weight| *weight = weight.abs());
+            }
+            Case { rows, weighted, order, settings }
+        })
+    })
+}
+
+/// Prepared weights are kept in single precision. Whether a weight is exactly its mean, so that a norm is 0, depends
+/// on that, and so a definition that is to agree on it has to round at the same places.
+fn single(value: f64) -> f64 {
+    f64::from(value as f32)
+}
+
+fn total(row: &[Option<f64>]) -> f64 {
+    row.iter().flatten().sum()
+}
+
+fn size(row: &[Option<f64>]) -> f64 {
+    row.iter().flatten().count() as f64
+}
+
+fn norm(row: &[Option<f64>]) -> f64 {
+    row.iter().flatten().map(|r| r * r).sum::<f64>().sqrt()
+}
+
+fn flipped(rows: &[Row<f64>]) -> Vec<Row<f64>> {
+    let columns = rows.first().map_or(0, Vec::len);
+    (0..columns).map(|column| rows.iter().map(|row| row[column]).collect()).collect()
+}
+
+fn centred(rows: &[Row<f64>]) -> Vec<Row<f64>> {
+    let centre = |row: &Row<f64>| -> Row<f64> {
+        let mean = total(row) / size(row);
+        row.iter().map(|cell| cell.map(|weight| single(weight - mean))).collect()
+    };
+    rows.iter().map(centre).collect()
+}
+
+fn weighed(rows: &[Row<f64>], weighting: Weighting) -> Vec<Row<f64>> {
+    let entities = rows.iter().filter(|row| size(row) > 0.0).count() as f64;
+    let average = rows.iter().map(|row| total(row)).sum::<f64>() / entities;
+    let frequency: Vec<f64> = flipped(rows).iter().map(|column| size(column)).collect();
+    let weigh = |w: f64, df: f64, length: f64| match weighting {
+        Weighting::None => w,
+        Weighting::Binary => 1.0,
+        Weighting::Tfidf => single(w * (1.0 + entities / df).ln()),
+        Weighting::Bm25 => {
+            let idf = (1.0 + (entities - df + 0.5) / (df + 0.5)).ln();
+            single(idf * w * (1.2 + 1.0) / (w + 1.2 * (1.0 - 0.75 + 0.75 * length / average)))
+        }
+    };
+    let weigh_row = |row: &Row<f64>| -> Row<f64> {
+        let cells = row.iter().zip(&frequency);
+        cells.map(|(cell, df)| cell.map(|w| weigh(w, *df, total(row)))).collect()
+    };
+    rows.iter().map(weigh_row).collect()
+}
+
+/// The score of two rows, whether or not they may be neighbors; NaN where it is not defined.
+fn formula(a: &[Option<f64>], b: &[Option<f64>], features: f64, settings: &Settings) -> f64 {
+    let common: Vec<(f64, f64)> = a.iter().zip(b).filter_map(|(x, y)| (*x).zip(*y)).collect();
+    let dot: f64 = common.iter().map(|(x, y)| x * y).sum();
+    let (c, h) = (common.len() as f64, settings.shrink);
+    let (alpha, beta) = (settings.alpha, settings.beta);
+    match settings.metric {
+        Metric::Cosine | Metric::CenteredCosine | Metric::AdjustedCosine => dot / (norm(a) * norm(b) + h),
+        Metric::AsymmetricCosine => dot / (norm(a).powf(2.0 * alpha) * norm(b).powf(2.0 * (1.0 - alpha)) + h),
+        Metric::Pearson => {
+            let (aa, bb) = common.iter().fold((0f64, 0f64), |(aa, bb), (x, y)| (aa + x * x, bb + y * y));
+            dot / (f64::sqrt(aa * bb) + h)
+        }
+        Metric::Jaccard => c / (size(a) + size(b) - c + h),
+        Metric::Dice => 2.0 * c / (size(a) + size(b) + h),
+        Metric::Tversky => c / (c + alpha * (size(a) - c) + beta * (size(b) - c) + h),
+        Metric::Overlap => c,
+        Metric::Lift => c * features / (size(a) * size(b) + h),
+        Metric::Euclidean => {
+            let differences = a.iter().zip(b).map(|(x, y)| x.unwrap_or(0.0) - y.unwrap_or(0.0));
+            1.0 / (1.0 + differences.map(|d| d * d).sum::<f64>().sqrt() + h)
+        }
+    }
+}
+
+/// The scores of all pairs that may be neighbors, before threshold and k.
+fn definition(rows: &[Row<f32>], settings: &Settings) -> Vec<Row<f64>> {
+    let exact: Vec<Row<f64>> = rows.iter().map(|row| row.iter().map(|cell| cell.map(f64::from)).collect()).collect();
+    let exact = weighed(&exact, settings.weighting);
+    let exact = match settings.metric {
+        Metric::CenteredCosine | Metric::Pearson => centred(&exact),
+        Metric::AdjustedCosine => flipped(&centred(&flipped(&exact))),
+        _ => exact,
+    };
+    let features = flipped(&exact).iter().filter(|column| size(column) > 0.0).count() as f64;
+    let score = |i: usize, j: usize| {
+        let common = exact[i].iter().zip(&exact[j]).filter(|(x, y)| x.is_some() && y.is_some()).count();
+        let possible = i != j && common >= settings.min_overlap as usize;
+        possible.then(|| formula(&exact[i], &exact[j], features, settings)).filter(|score| !score.is_nan())
+    };
+    (0..rows.len()).map(|i| (0..rows.len()).map(|j| score(i, j)).collect()).collect()
+}
+
+/// How far single precision may be off.
+fn tolerance(score: f64) -> f64 {
+    1e-4 * score.abs().max(1.0)
+}
+
+/// Checks the list of one entity against the scores that it should be made from.
+fn check_list(list: &[(usize, f32)], expected: &[Option<f64>], order: &[u32], asked: &Settings) -> Checked {
+    for pair in list.windows(2) {
+        let ((j, score), (next, next_score)) = (pair[0], pair[1]);
+        let tied = score == next_score && order[j] < order[next];
+        prop_assert!(score > next_score || tied, "{asked:?}: {j} with {score} before {next} with {next_score}");
+    }
+    for &(j, score) in list {
+        let Some(exact) = expected[j] else {
+            return Err(TestCaseError::fail(format!("{asked:?}: {j} with {score} is no neighbor")));
+        };
+        let close = (f64::from(score) - exact).abs() <= tolerance(exact);
+        prop_assert!(close && score > asked.threshold, "{asked:?}: {j} has {score}, not {exact}");
+    }
+    // What is left out is below the threshold or beaten, as far as rounding can tell.
+    let last = list.last().map_or(f64::INFINITY, |(_, score)| f64::from(*score));
+    for (j, exact) in expected.iter().enumerate().filter_map(|(j, exact)| Some((j, (*exact)?))) {
+        let listed = list.iter().any(|(other, _)| *other == j);
+        let low = exact <= f64::from(asked.threshold) + tolerance(exact);
+        let beaten = list.len() == asked.k && exact <= last + tolerance(exact);
+        prop_assert!(listed || low || beaten, "{asked:?}: {j} with {exact} is missing");
+    }
+    Ok(())
+}
+
+fn check(case: &Case, asked: &Settings) -> Checked {
+    let found = search_all(&case.index(*asked));
+    prop_assert!(found.entity.is_sorted(), "{asked:?}: not grouped by entity");
+    let mut lists: Vec<Vec<(usize, f32)>> = vec![Vec::new(); case.rows.len()];
+    for (at, &i) in found.entity.iter().enumerate() {
+        let list = &mut lists[i as usize];
+        list.push((found.neighbor[at] as usize, found.score[at]));
+        prop_assert!(found.rank[at] as usize == list.len() && list.len() <= asked.k, "{asked:?}: rank of {i}");
+    }
+    let expected = definition(&case.rows, asked);
+    lists.iter().zip(&expected).try_for_each(|(list, scores)| check_list(list, scores, &case.order, asked))
+}
+
+fn is_symmetric(settings: &Settings) -> bool {
+    let Settings { metric, alpha, beta, .. } = *settings;
+    (metric != Metric::AsymmetricCosine || alpha == 0.5) && (metric != Metric::Tversky || alpha == beta)
+}
+
+proptest! {
+    #[test]
+    fn every_metric_follows_its_definition(case in cases()) {
+        for asked in case.each_metric() {
+            check(&case, &asked)?;
+        }
+    }
+
+    #[test]
+    fn both_ends_of_a_pair_see_the_same_score(case in cases()) {
+        for asked in case.each_metric().filter(is_symmetric) {
+            let found = search_all(&case.index(Settings { k: case.rows.len(), ..asked }));
+            let pairs = found.entity.iter().copied().zip(found.neighbor.iter().copied());
+            let scores: HashMap<(u32, u32), u32> = pairs.zip(found.score.iter().map(|s| s.to_bits())).collect();
+            for (&(i, j), &bits) in &scores {
+                prop_assert!(scores.get(&(j, i)) == Some(&bits), "{asked:?}: {i} and {j}");
+            }
+        }
+    }
+
+    #[test]
+    fn blocks_and_workspaces_do_not_show(case in cases(), most_rows in 1usize..=30, blocks in 1usize..=8) {
+        // Entities without features are in nobody's way, but with so many of them the work of every row is sparse.
+        let mut padded = case.clone();
+        let all = case.rows.len() + 4 * case.rows.iter().flatten().flatten().count();
+        padded.rows.resize(all, vec![None; case.rows[0].len()]);
+        padded.order.extend(case.rows.len() as u32..all as u32);
+        for asked in case.each_metric() {
+            let index = case.index(asked);
+            let bounds = index.blocks(most_rows, blocks);
+            prop_assert_eq!((bounds[0], bounds.last().copied()), (0, Some(case.rows.len())));
+            // Two searchers in turn, as two threads would share the blocks.
+            let mut searchers = [index.searcher(), index.searcher()];
+            let mut joined = Neighbors::default();
+            for (at, pair) in bounds.windows(2).enumerate() {
+                prop_assert!(pair[0] < pair[1] && pair[1] - pair[0] <= most_rows, "{bounds:?}");
+                searchers[at % 2].search(pair[0]..pair[1], &mut joined);
+            }
+            let whole = search_all(&index);
+            prop_assert_eq!(&joined, &whole);
+            prop_assert_eq!(&search_all(&padded.index(asked)), &whole);
+        }
+    }
+
+    /// A power of two changes exponents only, so it may not change a bit of what does not depend on the scale.
+    #[test]
+    fn scale_does_not_show(case in cases(), exponent in -100i32..=100) {
+        let mut scaled = case.clone();
+        scaled.weighted = true;
+        scaled.rows.iter_mut().flatten().flatten().for_each(|weight| *weight *= 2f32.powi(exponent));
+        for metric in [Metric::Cosine, Metric::CenteredCosine, Metric::AdjustedCosine, Metric::Pearson] {
+            let asked = Settings { metric, weighting: Weighting::None, ..case.settings };
+            let shrink = asked.shrink * 2f64.powi(2 * exponent);
+            let found = search_all(&scaled.index(Settings { shrink, ..asked }));
+            prop_assert_eq!(found, search_all(&case.index(asked)));
+        }
+    }
+}
+
+fn plain(metric: Metric) -> Settings {
+    let weighting = Weighting::None;
+    Settings { metric, k: 50, shrink: 0.0, threshold: 0.0, min_overlap: 1, weighting, alpha: 0.5, beta: 1.0 }
+}
+
+/// The neighbors among rows of which every weight is stored, as (entity, neighbor, score).
+fn neighbors(rows: &[Vec<f32>], settings: Settings) -> Vec<(u32, u32, f32)> {
+    neighbors_of(rows.iter().map(|row| row.iter().copied().map(Some).collect()).collect(), settings)
+}
+
+fn neighbors_of(rows: Vec<Row<f32>>, settings: Settings) -> Vec<(u32, u32, f32)> {
+    let order = (0..rows.len() as u32).collect();
+    let found = search_all(&Case { rows, weighted: true, order, settings }.index(settings));
+    let pairs = found.entity.into_iter().zip(found.neighbor);
+    pairs.zip(found.score).map(|((i, j), score)| (i, j, score)).collect()
+}
+
+#[test]
+fn two_rows_at_any_scale() {
+    for scale in [1.0f32, 1e30, 1e-30] {
+        let rows = [[5.0f32, 4.0, 3.0, 2.0, 1.0], [5.0, 3.0, 2.0, 1.0, 0.0]].map(|row| row.map(|w| w * scale).to_vec());
+        for (metric, score) in [
+            (Metric::Cosine, "0.9716"),
+            (Metric::AsymmetricCosine, "0.9716"),
+            (Metric::CenteredCosine, "0.9864"),
+            (Metric::Pearson, "0.9864"),
+        ] {
+            let found = neighbors(&rows, plain(metric));
+            assert_eq!(found.len(), 2, "{metric:?} {scale}");
+            assert!(found.iter().all(|(_, _, s)| format!("{s:.4}") == score), "{metric:?} {scale}: {found:?}");
+        }
+        // They differ by one in four places.
+        let expected = 1.0 / (1.0 + 2.0 * scale);
+        let found = neighbors(&rows, plain(Metric::Euclidean));
+        assert!((found[0].2 - expected).abs() <= 1e-5 * expected, "{scale}: {found:?}");
+    }
+}
+
+#[test]
+fn set_measures_by_hand() {
+    let (x, o) = (Some(1.0), None);
+    // Three and four features of six, two of them common; a third entity makes the sixth occur.
+    let rows = vec![vec![x, x, x, o, o, o], vec![o, x, x, x, x, o], vec![o, o, o, o, o, x]];
+    for (metric, score) in [
+        (Metric::Jaccard, 2.0 / 5.0),
+        (Metric::Dice, 4.0 / 7.0),
+        (Metric::Tversky, 2.0 / (2.0 + 0.5 + 2.0)),
+        (Metric::Overlap, 2.0),
+        (Metric::Lift, 2.0 * 6.0 / 12.0),
+    ] {
+        assert_eq!(neighbors_of(rows.clone(), plain(metric))[0], (0, 1, score), "{metric:?}");
+    }
+}
+
+#[test]
+fn identical_rows_score_exactly_one() {
+    for row in [vec![5.0f32, 4.0, 3.0, 2.0, 1.0], vec![3.0, 7.0], vec![1.0, 2.0], vec![1.0, 1.0, 2.0]] {
+        // Powers of two leave products exact, so that the cosine has no excuse either.
+        for scale in [2f32.powi(-100), 1.0, 2f32.powi(20), 2f32.powi(100)] {
+            let row: Vec<f32> = row.iter().map(|w| w * scale).collect();
+            for metric in [Metric::Cosine, Metric::Pearson, Metric::Euclidean] {
+                let found = neighbors(&[row.clone(), row.clone()], plain(metric));
+                assert_eq!(found, [(0, 1, 1.0), (1, 0, 1.0)], "{metric:?} of {row:?}");
+            }
+        }
+    }
+}
+
+#[test]
+fn constant_rows_correlate_with_nothing() {
+    for (constant, threshold) in [(2.0, 0.0), (0.1, 0.0), (2.0, -2.0), (0.7, -2.0)] {
+        let rows = [vec![constant; 3], vec![1.0, 2.0, 4.0], vec![constant; 3]];
+        for metric in [Metric::CenteredCosine, Metric::Pearson] {
+            assert!(neighbors(&rows, Settings { threshold, ..plain(metric) }).is_empty(), "{metric:?} {constant}");
+        }
+    }
+}
+
+/// Rows may be at a distance although the sum of their products is 0.
+#[test]
+fn euclidean_does_not_need_a_product() {
+    let found = neighbors(&[vec![1.0, 1.0], vec![1.0, -1.0]], plain(Metric::Euclidean));
+    assert_eq!(found, [(0, 1, 1.0 / 3.0), (1, 0, 1.0 / 3.0)]);
+    let found = neighbors_of(vec![vec![Some(0.0), Some(3.0)], vec![Some(4.0), None]], plain(Metric::Euclidean));
+    assert_eq!(found, [(0, 1, 1.0 / 6.0), (1, 0, 1.0 / 6.0)]);
+}
+
+#[test]
+fn degenerate_matrices() {
+    for (_, metric) in Metric::NAMES {
+        for (_, weighting) in Weighting::NAMES {
+            let asked = Settings { k: usize::MAX, threshold: -2.0, weighting, ..plain(metric) };
+            for nothing in [Csr::default(), Csr::from_entries(0, 0, &[]), Csr::from_entries(3, 2, &[])] {
+                let order = (0..nothing.rows() as u32).collect();
+                let index = Arc::new(Similarity::new(nothing, order, asked));
+                assert_eq!(search_all(&index), Neighbors::default(), "{asked:?}");
+            }
+            assert!(neighbors(&[vec![1.0, 2.0]], asked).is_empty(), "{asked:?}");
+        }
+        // One feature, and k beyond the number of entities. Centring leaves 0, or the deviations -, - and +.
+        let found = neighbors(&[vec![2.0], vec![3.0], vec![5.0]], Settings { k: usize::MAX, ..plain(metric) });
+        let exceptions = [(Metric::CenteredCosine, 0), (Metric::Pearson, 0), (Metric::AdjustedCosine, 2)];
+        let pairs = exceptions.iter().find(|(other, _)| *other == metric).map_or(6, |(_, pairs)| *pairs);
+        assert_eq!(found.len(), pairs, "{metric:?}");
+    }
+}

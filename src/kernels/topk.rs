@@ -29,7 +29,8 @@ impl TopK {
     #[inline]
     pub fn push(&mut self, score: f32, column: u32, order: &[u32]) {
         if score >= self.floor {
-            self.buffer.push((score, column));
+            // Adding 0 turns -0 into 0, which compares as the same score.
+            self.buffer.push((score + 0.0, column));
             if self.buffer.len() >= 2 * self.k {
                 self.cut(order);
             }

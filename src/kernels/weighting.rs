@@ -21,6 +21,11 @@ impl Weighting {
     /// Every weighting under the name it has in SQL.
     pub const NAMES: [(&'static str, Self); 4] =
         [("none", Self::None), ("tfidf", Self::Tfidf), ("bm25", Self::Bm25), ("binary", Self::Binary)];
+
+    /// The name it has in SQL.
+    pub fn name(self) -> &'static str {
+        Self::NAMES.iter().find(|(_, weighting)| *weighting == self).map_or("", |(name, _)| name)
+    }
 }
 
 /// Applies a weighting to a matrix of entities (rows) by features (columns).
@@ -54,7 +59,7 @@ pub fn weigh(matrix: &mut Csr, weighting: Weighting) {
             let weight = f64::from(matrix.values[at]);
             let term = match weighting {
                 Weighting::Tfidf => weight,
-                _ => weight * (K1 + 1.0) / (weight + K1 * (1.0 - B + B * length / average)),
+                _ => weight * (K1 + 1.0) / (weight + K1 * (1.0 - B + B * length / average)).max(f64::MIN_POSITIVE),
             };
             matrix.values[at] = (term * idf[matrix.indices[at] as usize]) as f32;
         }
@@ -86,15 +91,22 @@ pub fn centre_columns(matrix: &mut Csr) {
     }
 }
 
-/// Multiplies all values by a power of two that brings the largest near 1, if they are so large or small that
-/// products of singles would overflow or vanish. Returns the factor; scaling by it is exact.
-pub fn tame(matrix: &mut Csr) -> f64 {
-    let largest = matrix.values.iter().fold(0f32, |max, v| max.max(v.abs()));
-    let exponent = f64::from(largest).log2().floor();
-    if largest == 0.0 || exponent.abs() <= 30.0 {
-        return 1.0;
+/// Multiplies the values of each row by a power of two that brings its largest near 1, where they are so large or small
+/// that products of singles would overflow or vanish. Returns the factor of each row, or nothing if no row needed one;
+/// scaling by it is exact.
+pub fn tame(matrix: &mut Csr) -> Vec<f64> {
+    let factor = |values: &[f32]| {
+        let largest = values.iter().fold(0f32, |max, v| max.max(v.abs()));
+        let exponent = f64::from(largest).log2().floor();
+        if largest == 0.0 || exponent.abs() <= 30.0 { 1.0 } else { (-exponent).exp2() }
+    };
+    let factors: Vec<f64> = (0..matrix.rows()).map(|row| factor(matrix.row(row).1)).collect();
+    if factors.iter().all(|factor| *factor == 1.0) {
+        return Vec::new();
     }
-    let factor = (-exponent).exp2();
-    matrix.values.iter_mut().for_each(|v| *v = (f64::from(*v) * factor) as f32);
-    factor
+    for (row, factor) in factors.iter().enumerate() {
+        let range = matrix.offsets[row]..matrix.offsets[row + 1];
+        matrix.values[range].iter_mut().for_each(|v| *v = (f64::from(*v) * factor) as f32);
+    }
+    factors
 }

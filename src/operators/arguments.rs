@@ -7,21 +7,31 @@ use datafusion::logical_expr::planner::RelationPlannerContext;
 use datafusion::logical_expr::simplify::SimplifyContext;
 use datafusion::logical_expr::{Expr, LogicalPlan};
 use datafusion::optimizer::simplify_expressions::ExprSimplifier;
-use datafusion::sql::sqlparser::ast::{Expr as SqlExpr, FunctionArg, FunctionArgExpr, Ident, Query, TableFactor};
+use datafusion::sql::sqlparser::ast::{
+    BinaryOperator, Expr as SqlExpr, FunctionArg, FunctionArgExpr, Ident, ObjectName, SetExpr, TableFactor, Value,
+    ValueWithSpan,
+};
+use datafusion::sql::sqlparser::dialect::GenericDialect;
+use datafusion::sql::sqlparser::parser::Parser;
+
+const A_STRING: &str = "a string";
 
 /// The arguments of one call. Each is taken once; what is left at the end was not known.
 pub struct Arguments {
     function: &'static str,
     positional: Vec<SqlExpr>,
     named: Vec<(String, SqlExpr)>,
-    /// Names that were asked for, for the message about one that was not.
-    known: Vec<&'static str>,
 }
 
 impl Arguments {
-    /// Splits a call's arguments into named and positional ones.
-    pub fn parse(function: &'static str, args: Vec<FunctionArg>, context: &dyn RelationPlannerContext) -> Result<Self> {
-        let mut found = Self { function, positional: Vec::new(), named: Vec::new(), known: Vec::new() };
+    /// Splits a call's arguments into named and positional ones; `known` are the names that the operator documents.
+    pub fn parse(
+        function: &'static str,
+        known: &[String],
+        args: Vec<FunctionArg>,
+        context: &dyn RelationPlannerContext,
+    ) -> Result<Self> {
+        let mut found = Self { function, positional: Vec::new(), named: Vec::new() };
         for arg in args {
             let (name, value) = match arg {
                 FunctionArg::Named { name, arg, .. } => (Some(name), arg),
@@ -35,13 +45,22 @@ impl Arguments {
             match name {
                 None if found.named.is_empty() => found.positional.push(value),
                 None => return plan_err!("{function}: '{value}' without a name must stand before the named arguments"),
-                Some(name) => found.add_named(context.normalize_ident(name), value)?,
+                Some(name) => found.add_named(context.normalize_ident(name), value, known)?,
             }
         }
         Ok(found)
     }
 
-    fn add_named(&mut self, name: String, value: SqlExpr) -> Result<()> {
+    fn add_named(&mut self, name: String, value: SqlExpr, known: &[String]) -> Result<()> {
+        if !known.contains(&name) {
+            let known: Vec<&str> = known.iter().map(String::as_str).collect();
+            let near = nearest(&name, &known).map_or(String::new(), |near| format!(", did you mean '{near}'?"));
+            return plan_err!(
+                "{} has no argument '{name}'{near}; its arguments are {}",
+                self.function,
+                known.join(", ")
+            );
+        }
         if self.named.iter().any(|(known, _)| *known == name) {
             return plan_err!("{}: argument '{name}' is given twice", self.function);
         }
@@ -55,7 +74,6 @@ impl Arguments {
     }
 
     fn take(&mut self, name: &'static str) -> Option<SqlExpr> {
-        self.known.push(name);
         let at = self.named.iter().position(|(known, _)| known == name)?;
         Some(self.named.remove(at).1)
     }
@@ -92,11 +110,14 @@ impl Arguments {
         };
         let text = value.to_string();
         if let SqlExpr::Identifier(Ident { value: word, .. }) = &value {
-            return plan_err!("{}: argument '{name}' must be {allowed}; write '{word}' in quotes", self.function);
+            let hint =
+                if allowed == A_STRING { format!("; write '{word}' in quotes") } else { format!(", not {word}") };
+            return plan_err!("{}: argument '{name}' must be {allowed}{hint}", self.function);
         }
         let expr = context.sql_to_expr(value, &DFSchema::empty())?;
         let simplify = SimplifyContext::builder().with_schema(Arc::new(DFSchema::empty())).build();
-        match ExprSimplifier::new(simplify).simplify(expr)? {
+        let simplifier = ExprSimplifier::new(simplify);
+        match simplifier.simplify(simplifier.coerce(expr, &DFSchema::empty())?)? {
             Expr::Literal(value, _) if !value.is_null() => Ok(Some((value, text))),
             _ => plan_err!("{}: argument '{name}' must be {allowed}, not {text}", self.function),
         }
@@ -104,7 +125,7 @@ impl Arguments {
 
     /// A string.
     pub fn string(&mut self, name: &'static str, context: &mut dyn RelationPlannerContext) -> Result<Option<String>> {
-        let Some((value, text)) = self.literal(name, "a string", context)? else {
+        let Some((value, text)) = self.literal(name, A_STRING, context)? else {
             return Ok(None);
         };
         match value.try_as_str() {
@@ -197,14 +218,13 @@ impl Arguments {
         }
     }
 
-    /// Refuses what nobody asked for.
+    /// Refuses what stands where nothing is expected.
     pub fn finish(self) -> Result<()> {
         let function = self.function;
-        if let Some((name, _)) = self.named.first() {
-            let near = nearest(name, &self.known).map_or(String::new(), |near| format!(", did you mean '{near}'?"));
-            return plan_err!("{function} has no argument '{name}'{near}; its arguments are {}", self.known.join(", "));
-        }
         match self.positional.first() {
+            Some(SqlExpr::BinaryOp { left, op: BinaryOperator::Eq, right }) => {
+                plan_err!("{function}: '{left} = {right}' is a comparison; write {left} => {right}")
+            }
             Some(value) => plan_err!("{function}: nothing is expected at the place of '{value}'; name the argument"),
             None => Ok(()),
         }
@@ -213,7 +233,7 @@ impl Arguments {
 
 /// The word most like this one, if any is like it at all.
 pub fn nearest<'a>(word: &str, words: &[&'a str]) -> Option<&'a str> {
-    let likeness = |candidate: &&str| strsim::jaro_winkler(&word.to_lowercase(), candidate);
+    let likeness = |candidate: &&str| strsim::jaro_winkler(&word.to_lowercase(), &candidate.to_lowercase());
     let best = words.iter().copied().max_by(|a, b| likeness(a).total_cmp(&likeness(b)))?;
     (likeness(&best) > 0.75).then_some(best)
 }
@@ -223,14 +243,21 @@ pub fn nearest<'a>(word: &str, words: &[&'a str]) -> Option<&'a str> {
 /// DataFusion collects the tables of a statement before it plans, and does not look for them among the arguments
 /// of functions; inside a query it finds them.
 pub fn name_to_query(value: &mut SqlExpr) -> Result<()> {
-    use datafusion::sql::sqlparser::{ast, dialect::GenericDialect, parser::Parser};
-    let name = match value {
-        SqlExpr::Identifier(_) | SqlExpr::CompoundIdentifier(_) => value.to_string(),
-        SqlExpr::Value(ast::ValueWithSpan { value: ast::Value::SingleQuotedString(_), .. }) => value.to_string(),
+    let words = match value {
+        SqlExpr::Identifier(word) => vec![word.clone()],
+        SqlExpr::CompoundIdentifier(words) => words.clone(),
+        SqlExpr::Value(ValueWithSpan { value: Value::SingleQuotedString(path), span }) => {
+            vec![Ident { value: path.clone(), quote_style: Some('\''), span: *span }]
+        }
         _ => return Ok(()),
     };
-    let query: Box<Query> =
-        Parser::new(&GenericDialect {}).try_with_sql(&format!("SELECT * FROM {name}"))?.parse_query()?;
+    let mut query = Parser::new(&GenericDialect {}).try_with_sql("SELECT * FROM it")?.parse_query()?;
+    // The words keep their place in the statement, so an error about the table can point at it.
+    if let SetExpr::Select(select) = query.body.as_mut()
+        && let Some(TableFactor::Table { name, .. }) = select.from.first_mut().map(|from| &mut from.relation)
+    {
+        *name = ObjectName::from(words);
+    }
     *value = SqlExpr::Subquery(query);
     Ok(())
 }

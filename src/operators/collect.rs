@@ -152,7 +152,7 @@ impl Reader {
         }
         if self.columns.weight.is_some() {
             let weights: &Float32Array = as_float32_array(&columns[self.columns.ids.len()])?;
-            self.faults.not_finite += weights.values().iter().filter(|weight| !weight.is_finite()).count();
+            self.faults.not_finite += weights.values().iter().filter(|weight| !is_usable(**weight)).count();
             self.weights.extend_from_slice(weights.values());
         }
         Ok(())
@@ -178,6 +178,14 @@ impl Reader {
     }
 }
 
+/// Beyond this, sums of weights may leave the range of Float32.
+pub const LARGEST_WEIGHT: f32 = 1e30;
+
+fn is_usable(weight: f32) -> bool {
+    // Not so for NaN.
+    weight.abs() <= LARGEST_WEIGHT
+}
+
 fn complete_rows(batch: &RecordBatch) -> Result<BooleanArray> {
     let mut keep = BooleanArray::from(vec![true; batch.num_rows()]);
     for column in batch.columns() {
@@ -198,7 +206,7 @@ impl Faults {
         }
         match (&columns.weight, self.not_finite) {
             (Some(name), count) if count > 0 => exec_err!(
-                "{operator}: column '{name}' has {count} weight{} that {} NaN, infinite or beyond the range of Float32",
+                "{operator}: column '{name}' has {count} weight{} that {} NaN, infinite or beyond 1e30",
                 if count == 1 { "" } else { "s" },
                 if count == 1 { "is" } else { "are" }
             ),

@@ -31,7 +31,14 @@ pub struct OperatorExec {
     inputs: Vec<Arc<dyn ExecutionPlan>>,
     properties: Arc<PlanProperties>,
     metrics: ExecutionPlanMetricsSet,
-    build: Mutex<Option<BuildFuture>>,
+    build: Mutex<Build>,
+}
+
+/// The build of one execution, and how many partitions have asked for it.
+#[derive(Debug, Default)]
+struct Build {
+    running: Option<BuildFuture>,
+    asked: usize,
 }
 
 impl OperatorExec {
@@ -48,7 +55,7 @@ impl OperatorExec {
             inputs,
             properties: Arc::new(properties),
             metrics: ExecutionPlanMetricsSet::new(),
-            build: Mutex::new(None),
+            build: Mutex::default(),
         }
     }
 
@@ -59,7 +66,14 @@ impl OperatorExec {
     /// The build of this execution, begun by the first caller.
     fn built(&self, context: &Arc<TaskContext>) -> Result<BuildFuture> {
         let mut build = self.build.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(running) = &*build {
+        build.asked += 1;
+        if build.asked == self.partitions() {
+            // Nobody else will ask: what was built shall go when the last partition is done with it.
+            build.asked = 0;
+            if let Some(running) = build.running.take() {
+                return Ok(running);
+            }
+        } else if let Some(running) = &build.running {
             return Ok(running.clone());
         }
         let inputs: Vec<SendableRecordBatchStream> =
@@ -80,7 +94,9 @@ impl OperatorExec {
             }
         };
         let future = future.boxed().shared();
-        *build = Some(future.clone());
+        if build.asked > 0 {
+            build.running = Some(future.clone());
+        }
         Ok(future)
     }
 }

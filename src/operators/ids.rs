@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use datafusion::arrow::array::{Array, ArrayRef, UInt32Array};
+use datafusion::arrow::array::{Array, ArrayRef, UInt32Array, new_empty_array};
 use datafusion::arrow::compute::{cast, take};
 use datafusion::arrow::datatypes::{DataType, Field, Schema};
 use datafusion::arrow::row::{RowConverter, SortField};
@@ -13,6 +13,7 @@ use datafusion::physical_plan::aggregates::order::GroupOrdering;
 
 /// Gives each distinct id a number, in the order in which they come.
 pub struct Interner {
+    data_type: DataType,
     groups: Box<dyn GroupValues>,
     scratch: Vec<usize>,
 }
@@ -21,7 +22,8 @@ impl Interner {
     /// For ids of this type.
     pub fn try_new(data_type: &DataType) -> Result<Self> {
         let schema = Arc::new(Schema::new(vec![Field::new("id", data_type.clone(), true)]));
-        Ok(Self { groups: new_group_values(schema, &GroupOrdering::None)?, scratch: Vec::new() })
+        let groups = new_group_values(schema, &GroupOrdering::None)?;
+        Ok(Self { data_type: data_type.clone(), groups, scratch: Vec::new() })
     }
 
     /// Appends the number of each id to `codes`.
@@ -37,6 +39,10 @@ impl Interner {
 
     /// The distinct ids by number.
     pub fn finish(mut self) -> Result<ArrayRef> {
+        if self.groups.is_empty() {
+            // Some kinds of groups cannot give out what they never held.
+            return Ok(new_empty_array(&self.data_type));
+        }
         Ok(self.groups.emit(EmitTo::All)?.swap_remove(0))
     }
 

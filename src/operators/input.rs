@@ -80,6 +80,12 @@ impl Input {
         self.plan.schema().field(column).data_type().clone()
     }
 
+    /// Whether a column can be a weight.
+    pub fn is_number(&self, column: usize) -> bool {
+        let data_type = self.data_type(column);
+        data_type.is_numeric() || data_type == DataType::Boolean
+    }
+
     /// The name of a column.
     pub fn name(&self, column: usize) -> String {
         self.plan.schema().field(column).name().clone()
@@ -113,7 +119,7 @@ impl Input {
     /// Reads a column as weights.
     pub fn choose_weight(&mut self, column: usize) -> Result<()> {
         let data_type = self.data_type(column);
-        if !(data_type.is_numeric() || data_type == DataType::Boolean) {
+        if !self.is_number(column) {
             return plan_err!(
                 "{}: argument '{}' has weights in column '{}', which is {data_type}; a number is needed",
                 self.operator,

@@ -5,16 +5,18 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use datafusion::catalog::Session;
-use datafusion::common::Result;
+use datafusion::common::{Result, plan_err};
 use datafusion::execution::context::QueryPlanner;
 use datafusion::logical_expr::physical_planning_context::PhysicalPlanningContext;
 use datafusion::logical_expr::planner::{PlannedRelation, RelationPlanner, RelationPlannerContext, RelationPlanning};
-use datafusion::logical_expr::{DocSection, Documentation, Extension, LogicalPlan, UserDefinedLogicalNode};
+use datafusion::logical_expr::{
+    DocSection, Documentation, Extension, LogicalPlan, LogicalPlanBuilder, UserDefinedLogicalNode,
+};
 use datafusion::physical_plan::ExecutionPlan;
 use datafusion::physical_planner::{DefaultPhysicalPlanner, ExtensionPlanner, PhysicalPlanner};
 use datafusion::sql::sqlparser::ast::TableFactor;
 
-use super::arguments::Arguments;
+use super::arguments::{Arguments, nearest};
 use super::exec::OperatorExec;
 use super::node::OperatorNode;
 
@@ -51,16 +53,25 @@ impl RelationPlanner for OperatorRelations {
         relation: TableFactor,
         context: &mut dyn RelationPlannerContext,
     ) -> Result<RelationPlanning> {
-        match relation {
-            TableFactor::Table { name, alias, args: Some(args), .. } if operator(&name.to_string()).is_some() => {
-                let operator = operator(&name.to_string()).expect("the guard found it");
-                let arguments = Arguments::parse(operator.name(), args.args, context)?;
-                let node = operator.plan(arguments, context)?;
-                let plan = LogicalPlan::Extension(Extension { node: Arc::new(node) });
-                Ok(RelationPlanning::Planned(Box::new(PlannedRelation::new(plan, alias))))
-            }
-            other => Ok(RelationPlanning::Original(Box::new(other))),
-        }
+        let TableFactor::Table { name, args: Some(args), alias, .. } = &relation else {
+            return Ok(RelationPlanning::Original(Box::new(relation)));
+        };
+        let name = name.to_string();
+        let Some(operator) = operator(&name) else {
+            let names = super::ALL.map(|operator| operator.name());
+            return match nearest(&name, &names) {
+                Some(near) => plan_err!("there is no '{name}' to call in FROM, did you mean '{near}'?"),
+                None => Ok(RelationPlanning::Original(Box::new(relation))),
+            };
+        };
+        let known: Vec<String> =
+            operator.documentation().arguments.into_iter().flatten().map(|(argument, _)| argument).collect();
+        let arguments = Arguments::parse(operator.name(), &known, args.args.clone(), context)?;
+        let node = operator.plan(arguments, context)?;
+        let plan = LogicalPlan::Extension(Extension { node: Arc::new(node) });
+        // As other functions in FROM, a call without an alias goes by its own name.
+        let plan = LogicalPlanBuilder::from(plan).alias(operator.name())?.build()?;
+        Ok(RelationPlanning::Planned(Box::new(PlannedRelation::new(plan, alias.clone()))))
     }
 }
 

@@ -7,9 +7,10 @@ use super::config::Config;
 use super::steps::Step;
 use crate::error::{Error, Result};
 use crate::operators::arguments::nearest;
+use crate::operators::planner::operator;
 
 /// The steps of a project in an order in which each comes after those it needs.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Graph {
     steps: Vec<Step>,
     /// For each step, the places of the steps it reads.
@@ -22,6 +23,11 @@ impl Graph {
     /// Ties the steps together. Fails where a table is not known, a name is taken twice, or steps need each other in
     /// a circle.
     pub fn new(root: &Path, config: &Config, steps: Vec<Step>) -> Result<Self> {
+        let names = steps.iter().map(|step| step.name.as_str()).chain(config.sources.keys().map(String::as_str));
+        if let Some(name) = names.into_iter().find(|name| operator(name).is_some()) {
+            let message = format!("a table cannot be called '{name}', as that is an operator; rename it");
+            return Err(Error::project(root.join(super::FILE), None, message));
+        }
         for step in &steps {
             if config.sources.contains_key(&step.name) {
                 let message = format!(

@@ -69,6 +69,19 @@ impl Project {
         Ok(Self { root: root.to_owned(), config, session, graph })
     }
 
+    /// Reads a project for queries alone: steps that are wrong are told and left out, sources and tables are there.
+    pub fn read_for_queries(root: &Path, limits: &Limits, variables: &[String]) -> Result<(Self, Option<Error>)> {
+        match Self::read(root, limits, variables) {
+            Ok(project) => Ok((project, None)),
+            Err(error) => {
+                let config = Config::read(&root.join(FILE), variables)?;
+                let session = Session::try_new(limits, config.vars.clone())?;
+                let project = Self { root: root.to_owned(), config, session, graph: Graph::default() };
+                Ok((project, Some(error)))
+            }
+        }
+    }
+
     /// The lake it writes.
     pub fn lake(&self) -> Result<Lake> {
         let at_fault = |e| Error::project(self.root.join(FILE), None, format!("[lake]: {}", crate::error::explain(&e)));

@@ -16,13 +16,19 @@ use crate::operators::planner::operator;
 #[derive(Debug, Clone)]
 pub struct Statement {
     parsed: Parsed,
+    /// The names of functions that stand in its FROM, which DataFusion lists among the tables.
+    functions: BTreeSet<String>,
 }
 
 impl Statement {
     /// The tables it reads, as they are named in it: tables of the lake, sources, paths.
     pub fn tables(&self) -> Result<BTreeSet<String>> {
         let (tables, _) = resolve_table_references(&self.parsed, true)?;
-        Ok(tables.into_iter().map(|table| table.table().to_owned()).filter(|name| operator(name).is_none()).collect())
+        Ok(tables
+            .into_iter()
+            .map(|table| table.table().to_owned())
+            .filter(|name| !self.functions.contains(name))
+            .collect())
     }
 
     /// The tables that are named by a path or URL.
@@ -59,15 +65,16 @@ pub fn parse(sql: &str, variables: &BTreeMap<String, ScalarValue>) -> Result<Vec
     parsed
         .into_iter()
         .map(|mut parsed| {
-            let mut pass = Pass { variables };
+            let mut pass = Pass { variables, functions: BTreeSet::new() };
             pass.prepare(&mut parsed)?;
-            Ok(Statement { parsed })
+            Ok(Statement { parsed, functions: pass.functions })
         })
         .collect()
 }
 
 struct Pass<'a> {
     variables: &'a BTreeMap<String, ScalarValue>,
+    functions: BTreeSet<String>,
 }
 
 impl Pass<'_> {
@@ -130,6 +137,7 @@ impl VisitorMut for Pass<'_> {
         let TableFactor::Table { name, args: Some(args), .. } = factor else {
             return ControlFlow::Continue(());
         };
+        self.functions.insert(name.to_string().to_lowercase());
         let Some(operator) = operator(&name.to_string()) else {
             return ControlFlow::Continue(());
         };

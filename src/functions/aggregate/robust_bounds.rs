@@ -127,7 +127,9 @@ impl Accumulator for Values {
     }
 
     fn evaluate(&mut self) -> Result<ScalarValue> {
-        let bounds = self.width.and_then(|width| robust::bounds(&mut self.values, width));
+        // As a running window it is asked again and again, so the values must stay as they are.
+        let mut values = self.values.clone();
+        let bounds = self.width.and_then(|width| robust::bounds(&mut values, width));
         let Some((lower, upper)) = bounds else {
             return ScalarValue::try_from(&DataType::Struct(fields()));
         };

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use datafusion::arrow::array::{Array, ArrayRef, Float64Array, ListArray};
-use datafusion::arrow::compute::cast;
+use datafusion::arrow::compute::{CastOptions, cast_with_options};
 use datafusion::arrow::datatypes::{DataType, Field};
 use datafusion::arrow::row::{OwnedRow, RowConverter, SortField};
 use datafusion::common::cast::as_list_array;
@@ -56,7 +56,8 @@ impl ScalarUDFImpl for ArrayJaccard {
         let element =
             common_type(&super::element_type(arrays[0].data_type()), &super::element_type(arrays[1].data_type()))?;
         let list = DataType::List(Arc::new(Field::new("item", element.clone(), true)));
-        let (a, b) = (cast(&arrays[0], &list)?, cast(&arrays[1], &list)?);
+        let strict = CastOptions { safe: false, ..CastOptions::default() };
+        let (a, b) = (cast_with_options(&arrays[0], &list, &strict)?, cast_with_options(&arrays[1], &list, &strict)?);
         let (a, b) = (as_list_array(&a)?, as_list_array(&b)?);
         let converter = RowConverter::new(vec![SortField::new(element)])?;
         let mut values = Vec::with_capacity(a.len());

@@ -6,7 +6,7 @@ use datafusion::arrow::array::{Array, ArrayRef, Float64Array, ListArray};
 use datafusion::arrow::compute::cast;
 use datafusion::arrow::datatypes::{DataType, Field};
 use datafusion::common::cast::{as_float64_array, as_list_array};
-use datafusion::common::{Result, exec_err};
+use datafusion::common::{Result, exec_err, plan_err};
 use datafusion::logical_expr::{
     ColumnarValue, Documentation, ScalarFunctionArgs, ScalarUDFImpl, Signature, Volatility,
 };
@@ -46,6 +46,11 @@ impl ScalarUDFImpl for ArrayPearson {
 
     fn return_type(&self, types: &[DataType]) -> Result<DataType> {
         super::check_lists(self.name(), types)?;
+        for element in types.iter().map(super::element_type) {
+            if !(element.is_numeric() || element.is_null()) {
+                return plan_err!("array_pearson: the lists must hold numbers, not {element}");
+            }
+        }
         Ok(DataType::Float64)
     }
 

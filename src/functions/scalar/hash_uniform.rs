@@ -3,10 +3,10 @@
 use std::hash::Hasher;
 use std::sync::Arc;
 
-use datafusion::arrow::array::{ArrayRef, Float64Array};
+use datafusion::arrow::array::{Array, ArrayRef, Float64Array};
 use datafusion::arrow::compute::cast;
 use datafusion::arrow::datatypes::DataType;
-use datafusion::common::{Result, cast::as_string_array};
+use datafusion::common::{Result, cast::as_binary_array};
 use datafusion::logical_expr::{
     ColumnarValue, Documentation, ScalarFunctionArgs, ScalarUDFImpl, Signature, Volatility,
 };
@@ -50,10 +50,12 @@ impl ScalarUDFImpl for HashUniform {
         let arrays = ColumnarValue::values_to_arrays(&args.args)?;
         let mut hashes = vec![XxHash64::with_seed(0); arrays.first().map_or(0, |array| array.len())];
         for array in &arrays {
-            let text = cast(array, &DataType::Utf8)?;
-            for (hash, value) in hashes.iter_mut().zip(as_string_array(&text)?) {
+            // Bytes are hashed as they are, everything else as its text.
+            let text = if array.data_type().is_binary() { Arc::clone(array) } else { cast(array, &DataType::Utf8)? };
+            let bytes = cast(&text, &DataType::Binary)?;
+            for (hash, value) in hashes.iter_mut().zip(as_binary_array(&bytes)?) {
                 // A byte that text cannot hold marks what stands before: a value, or NULL.
-                hash.write(value.unwrap_or_default().as_bytes());
+                hash.write(value.unwrap_or_default());
                 hash.write(&[if value.is_some() { 0xff } else { 0xfe }]);
             }
         }

@@ -7,14 +7,15 @@ use datafusion::arrow::array::{ArrayRef, Float32Array, Int32Array, UInt32Array};
 use datafusion::arrow::compute::take;
 use datafusion::arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use datafusion::arrow::record_batch::RecordBatch;
-use datafusion::common::{DataFusionError, Result};
+use datafusion::common::{DataFusionError, Result, exec_err};
 use datafusion::execution::SendableRecordBatchStream;
 use datafusion::execution::memory_pool::MemoryReservation;
 use datafusion::physical_plan::metrics::MetricBuilder;
 
 use crate::kernels::csr::Csr;
 use crate::kernels::similarity::{Neighbors, Search, Settings, Similarity};
-use crate::operators::collect::{Chunk, Columns, collect};
+use crate::kernels::weighting::Weighting;
+use crate::operators::collect::{Chunk, Columns, LARGEST_WEIGHT, collect};
 use crate::operators::ids::{Numbering, Space};
 use crate::operators::node::{Built, Resources, Task, Worker};
 
@@ -54,10 +55,13 @@ impl Task for NeighborsTask {
         let s = &self.settings;
         let weight = self.columns.weight.as_deref().unwrap_or("1");
         let mut text = format!(
-            "entity={}, feature={}, weight={weight}, metric={:?}, k={}",
-            self.columns.ids[ENTITY], self.columns.ids[FEATURE], s.metric, s.k
+            "entity={}, feature={}, weight={weight}, metric={}, k={}",
+            self.columns.ids[ENTITY],
+            self.columns.ids[FEATURE],
+            s.metric.name(),
+            s.k
         );
-        text += &format!(", weighting={:?}, shrink={}, threshold={}", s.weighting, s.shrink, s.threshold);
+        text += &format!(", weighting={}, shrink={}, threshold={}", s.weighting.name(), s.shrink, s.threshold);
         text += &format!(", min_overlap={}, alpha={}, beta={}", s.min_overlap, s.alpha, s.beta);
         text + if self.columns.skip_nulls { ", on_null=skip" } else { "" }
     }
@@ -113,6 +117,7 @@ impl Index {
         let mut matrix = by_feature.transposed();
         drop(by_feature);
         matrix.sum_duplicates();
+        check_weights(&matrix, settings)?;
         let count = |name: &'static str, value| MetricBuilder::new(&metrics).counter(name, 0).add(value);
         count("entities", rows);
         count("features", features.ids.len());
@@ -130,6 +135,19 @@ impl Index {
 const BATCH_ROWS: usize = 8192;
 /// Blocks of about equal work: enough for an even share, and short enough to be cancelled between.
 const BLOCKS_PER_THREAD: usize = 128;
+
+/// What holds for single rows must hold for their sums too, and BM25 knows no negative frequencies.
+fn check_weights(matrix: &Csr, settings: Settings) -> Result<()> {
+    if matrix.values.iter().any(|weight| weight.abs() > LARGEST_WEIGHT) {
+        return exec_err!(
+            "neighbors: the weights of repeated rows add up to more than {LARGEST_WEIGHT:e}; scale them down"
+        );
+    }
+    if settings.weighting == Weighting::Bm25 && matrix.values.iter().any(|weight| *weight < 0.0) {
+        return exec_err!("neighbors: weighting 'bm25' needs weights of at least 0, as they stand for frequencies");
+    }
+    Ok(())
+}
 
 /// Numbers the ids of one column over all chunks and rewrites its codes.
 fn renumber(chunks: &mut [Chunk], column: usize, data_type: &DataType, out: &DataType) -> Result<Numbering> {

@@ -10,7 +10,7 @@ pub(super) fn documentation() -> Documentation {
         "The `k` most similar entities of each entity. An entity is a row of weights over features: items over the users \
 who bought them, users over their items, items over the words of their text. Entities without a common feature are \
 never neighbors. Repeated (entity, feature) rows are summed. With `r_ik` the weight of entity `i` for feature `k`, \
-`F_i` its features, `c` the number of common features, `N` the number of features and `h` the shrinkage:
+`F_i` its features, `c` the number of common features, `N` the number of all features and `h` the shrinkage:
 
 | metric | score |
 | --- | --- |
@@ -36,11 +36,11 @@ threads and any order of the input.",
 SELECT * FROM neighbors((SELECT basket_id, product_id FROM lines), metric => 'jaccard', k => 10, shrink => 5);",
     )
     .with_argument("input", "A table, a quoted path or (SELECT ..): (entity, feature[, weight]) by position, or see the next three.")
-    .with_argument("entity", "Name of the entity's column. Default: the first column.")
-    .with_argument("feature", "Name of the feature's column. Default: the second column.")
+    .with_argument("entity", "Name of the entity's column. Default: the first column that is not named otherwise.")
+    .with_argument("feature", "Name of the feature's column. Default: the next column.")
     .with_argument(
         "weight",
-        "Name of a numeric column. Default: the third column; where entity or feature are named, a column called weight if there is one; else every weight is 1. NaN and infinite weights are errors.",
+        "Name of a numeric column. Default: the third of three columns; where entity or feature are named, a column called weight; else every weight is 1. NaN and infinite weights are errors.",
     )
     .with_argument("metric", "One of the above. Default 'cosine'.")
     .with_argument("k", "Neighbors per entity, at least 1. Default 50.")
@@ -49,7 +49,7 @@ SELECT * FROM neighbors((SELECT basket_id, product_id FROM lines), metric => 'ja
     .with_argument("min_overlap", "Only pairs with at least this many common features. Default 1.")
     .with_argument(
         "weighting",
-        "What happens to weights first: 'none', 'tfidf' (w ln(1 + N/df)), 'bm25' (k1 1.2, b 0.75), 'binary'. Default 'none'.",
+        "What happens to weights first: 'none', 'tfidf' (w ln(1 + entities / df)), 'bm25' (k1 1.2, b 0.75), 'binary'. Default 'none'.",
     )
     .with_argument("alpha", "For tversky (default 1) and asymmetric_cosine (0 to 1, default 0.5).")
     .with_argument("beta", "For tversky. Default 1.")

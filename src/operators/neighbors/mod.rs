@@ -72,9 +72,10 @@ fn plan(
         weight: weight.map(|at| input.name(at)),
         skip_nulls,
     };
-    if columns.ids[0] == "neighbor_id" {
+    if ["neighbor_id", "score", "rank"].contains(&columns.ids[0].as_str()) {
         return plan_err!(
-            "neighbors: the entity's column cannot be called 'neighbor_id', as that is a column of the result; rename it"
+            "neighbors: the entity's column cannot be called '{}', as that is a column of the result; rename it",
+            columns.ids[0]
         );
     }
     let id_type = input.data_type(entity);
@@ -101,7 +102,7 @@ fn settings(arguments: &mut Arguments, context: &mut dyn RelationPlannerContext)
     let weighting = arguments.choice("weighting", &Weighting::NAMES, context)?;
     let alpha = arguments.number("alpha", 0.0..=f64::INFINITY, context)?;
     let beta = arguments.number("beta", 0.0..=f64::INFINITY, context)?;
-    let name = Metric::NAMES.iter().find(|(_, m)| *m == metric).map_or("", |(name, _)| name);
+    let name = metric.name();
     if alpha.is_some() && !matches!(metric, Metric::Tversky | Metric::AsymmetricCosine) {
         return plan_err!(
             "neighbors: argument 'alpha' belongs to the metrics tversky and asymmetric_cosine, not to {name}"
@@ -110,8 +111,8 @@ fn settings(arguments: &mut Arguments, context: &mut dyn RelationPlannerContext)
     if beta.is_some() && metric != Metric::Tversky {
         return plan_err!("neighbors: argument 'beta' belongs to the metric tversky, not to {name}");
     }
-    if metric == Metric::AsymmetricCosine && alpha.is_some_and(|alpha| alpha > 1.0) {
-        return plan_err!("neighbors: argument 'alpha' of asymmetric_cosine must be a number from 0 to 1");
+    if let (Metric::AsymmetricCosine, Some(alpha)) = (metric, alpha.filter(|alpha| *alpha > 1.0)) {
+        return plan_err!("neighbors: argument 'alpha' of asymmetric_cosine must be a number from 0 to 1, not {alpha}");
     }
     if shrink.is_some() && metric == Metric::Overlap {
         return plan_err!(
@@ -143,42 +144,38 @@ struct Chosen {
 }
 
 impl Chosen {
-    /// Where entity, feature and weight stand: by name where one is given, else by position. The weight is the third
-    /// column where entity and feature go by position, a column called `weight` where they are named, else 1.
+    /// Where entity, feature and weight stand: by name where one is given, else the columns that are left, in order.
+    ///
+    /// A weight that is not named is the third column of three; in other inputs a column called `weight`; else 1.
     fn columns(&self, input: &Input) -> Result<(usize, usize, Option<usize>)> {
-        let by_position = self.entity.is_none() && self.feature.is_none();
-        let entity = match &self.entity {
-            Some(name) => input.named("entity", name)?,
-            None => self.position(input, 0, self.feature.as_deref(), "entity")?,
-        };
-        let feature = match &self.feature {
-            Some(name) => input.named("feature", name)?,
-            None => self.position(input, 1, self.entity.as_deref(), "feature")?,
-        };
-        if entity == feature {
-            return plan_err!("neighbors: entity and feature are the same column '{}'", input.name(entity));
-        }
-        let weight = match &self.weight {
-            Some(name) => Some(input.named("weight", name)?),
-            None if by_position => (input.width() > 2).then_some(2),
-            None => input.find("weight").filter(|at| *at != entity && *at != feature),
-        };
-        Ok((entity, feature, weight))
-    }
-
-    fn position(&self, input: &Input, position: usize, other: Option<&str>, what: &str) -> Result<usize> {
-        if let Some(other) = other {
-            // With one of the two named, the other is the first column that is left.
-            let taken = input.find(other);
-            return input.at((0..).find(|at| Some(*at) != taken).unwrap_or(0), what);
-        }
-        if input.width() > 3 {
+        let named =
+            |argument: &str, name: &Option<String>| name.as_ref().map(|name| input.named(argument, name)).transpose();
+        let (entity, feature) = (named("entity", &self.entity)?, named("feature", &self.feature)?);
+        let weight = named("weight", &self.weight)?.or_else(|| {
+            input.find("weight").filter(|at| {
+                // By position alone, the name of a column says nothing.
+                (entity.is_some() || feature.is_some()) && ![entity, feature].contains(&Some(*at))
+            })
+        });
+        let taken = [entity, feature, weight];
+        let mut left = (0..input.width()).filter(|at| !taken.contains(&Some(*at)));
+        if entity.is_none() && feature.is_none() && input.width() > 3 {
             return plan_err!(
                 "neighbors: the input has {} columns ({}); name the ones to use with entity =>, feature => and weight =>, or select two or three",
                 input.width(),
                 input.names().join(", ")
             );
         }
-        input.at(position, what)
+        let mut place = |named: Option<usize>, position: usize, what: &str| match named.or_else(|| left.next()) {
+            Some(at) => Ok(at),
+            None => input.at(input.width().max(position), what),
+        };
+        let (entity, feature) = (place(entity, 0, "entity")?, place(feature, 1, "feature")?);
+        if entity == feature {
+            return plan_err!("neighbors: entity and feature are the same column '{}'", input.name(entity));
+        }
+        let by_position = self.entity.is_none() && self.feature.is_none();
+        let third = left.next().filter(|at| input.width() == 3 && (by_position || input.is_number(*at)));
+        Ok((entity, feature, weight.or(third)))
     }
 }

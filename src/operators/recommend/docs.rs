@@ -23,7 +23,7 @@ SELECT * FROM recommend(history => interactions, user_neighbors => user_neighbor
     )
     .with_argument(
         "history",
-        "What users did: the columns user_id, item_id and weight where it has these names, else user, item[, weight] by position. Weight 1 where absent; repeated pairs are summed.",
+        "What users did: the columns user_id, item_id and weight where it has these names, else user, item[, weight] by position; of three columns the third is the weight. Weight 1 where absent; repeated pairs are summed.",
     )
     .with_argument(
         "item_neighbors",

@@ -123,14 +123,21 @@ impl Inputs {
     /// User, item and weight: by name where columns are called user_id and item_id, else by position.
     fn add_history(&mut self, input: Input) -> Result<()> {
         let by_name = input.find("user_id").zip(input.find("item_id"));
+        if by_name.is_none() && input.width() > 3 {
+            return plan_err!(
+                "recommend: argument 'history' has {} columns ({}); select user, item and weight, or call them user_id, item_id and weight",
+                input.width(),
+                input.names().join(", ")
+            );
+        }
         let (user, item) = match by_name {
             Some(columns) => columns,
             None => (input.at(0, "user")?, input.at(1, "item")?),
         };
-        let weight = match by_name {
-            Some(_) => input.find("weight"),
-            None => (input.width() > 2).then_some(2),
-        };
+        // Of three columns the third is the weight, whatever it is called.
+        let third = (0..input.width()).find(|at| *at != user && *at != item).filter(|_| input.width() == 3);
+        let third = third.filter(|at| by_name.is_none() || input.is_number(*at));
+        let weight = input.find("weight").filter(|at| *at != user && *at != item).or(third);
         self.types = Some(IdTypes { user: input.data_type(user), item: input.data_type(item) });
         let types = self.types()?;
         self.add(input, &[(user, types.user_values()), (item, types.item_values())], weight)
@@ -145,9 +152,15 @@ impl Inputs {
         };
         let (id, neighbor, score) = match input.find("neighbor_id").zip(input.find("score")) {
             Some((neighbor, score)) => {
-                let rank = input.find("rank");
-                let others = |at: &usize| *at != neighbor && *at != score && Some(*at) != rank;
-                (input.at((0..).find(others).unwrap_or(0), "id")?, neighbor, score)
+                let known = [Some(neighbor), Some(score), input.find("rank")];
+                let others: Vec<usize> = (0..input.width()).filter(|at| !known.contains(&Some(*at))).collect();
+                let [id] = others[..] else {
+                    return plan_err!(
+                        "recommend: a neighbor table is an id, neighbor_id, score and rank; these columns are {}: select the ones to use",
+                        input.names().join(", ")
+                    );
+                };
+                (id, neighbor, score)
             }
             None => (input.at(0, "id")?, input.at(1, "neighbor")?, input.at(2, "score")?),
         };
@@ -164,7 +177,13 @@ impl Inputs {
         let (user, item) = match (input.find("user_id"), input.find("item_id")) {
             (user, Some(item)) => (user, item),
             _ if input.width() == 1 => (None, 0),
-            _ => (Some(input.at(0, "user")?), input.at(1, "item")?),
+            _ if input.width() == 2 => (Some(0), 1),
+            _ => {
+                return plan_err!(
+                    "recommend: argument '{argument}' is one column of items or two of users and items; these columns are {}",
+                    input.names().join(", ")
+                );
+            }
         };
         match user {
             Some(user) => self.add(input, &[(user, types.user_values()), (item, types.item_values())], None)?,
