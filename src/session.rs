@@ -10,13 +10,14 @@ pub mod stores;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use datafusion::common::{Result, ScalarValue};
+use datafusion::common::{DFSchema, Result, ScalarValue};
 use datafusion::dataframe::DataFrame;
 use datafusion::execution::SessionStateBuilder;
 use datafusion::execution::memory_pool::{FairSpillPool, TrackConsumersPool};
 use datafusion::execution::runtime_env::RuntimeEnvBuilder;
-use datafusion::logical_expr::LogicalPlan;
+use datafusion::logical_expr::{Expr, LogicalPlan};
 use datafusion::prelude::{SessionConfig, SessionContext};
+use datafusion::sql::sqlparser::ast::ExprWithAlias as SQLExprWithAlias;
 
 use self::statement::Statement;
 use crate::functions;
@@ -75,6 +76,12 @@ impl Session {
     /// Parses one statement or several, separated by semicolons.
     pub fn parse(&self, sql: &str) -> Result<Vec<Statement>> {
         statement::parse(sql, &self.variables)
+    }
+
+    /// A condition over columns of this schema, `$name` in it being variables as in statements.
+    pub fn condition(&self, sql: &str, schema: &DFSchema) -> Result<Expr> {
+        let condition = SQLExprWithAlias { expr: statement::parse_condition(sql, &self.variables)?, alias: None };
+        self.context.state().create_logical_expr_from_sql_expr(condition, schema)
     }
 
     /// Plans a statement; tables named by a path are looked up where the path says.

@@ -6,6 +6,8 @@ use datafusion::common::{DFSchema, Result, ScalarValue, plan_err};
 use datafusion::logical_expr::planner::RelationPlannerContext;
 use datafusion::logical_expr::simplify::SimplifyContext;
 use datafusion::logical_expr::{Expr, LogicalPlan};
+use datafusion::optimizer::AnalyzerRule;
+use datafusion::optimizer::analyzer::type_coercion::TypeCoercion;
 use datafusion::optimizer::simplify_expressions::ExprSimplifier;
 use datafusion::sql::sqlparser::ast::{
     BinaryOperator, Expr as SqlExpr, FunctionArg, FunctionArgExpr, Ident, ObjectName, SetExpr, TableFactor, Value,
@@ -96,7 +98,9 @@ impl Arguments {
             );
         };
         let derived = TableFactor::Derived { lateral: false, subquery, alias: None, sample: None };
-        context.plan(derived).map(Some)
+        let plan = context.plan(derived)?;
+        // The types of a UNION are settled only here, and the operator's result takes its types from the input.
+        TypeCoercion::new().analyze(plan, context.context_provider().options()).map(Some)
     }
 
     fn literal(
@@ -235,7 +239,9 @@ impl Arguments {
 pub fn nearest<'a>(word: &str, words: &[&'a str]) -> Option<&'a str> {
     let likeness = |candidate: &&str| strsim::jaro_winkler(&word.to_lowercase(), &candidate.to_lowercase());
     let best = words.iter().copied().max_by(|a, b| likeness(a).total_cmp(&likeness(b)))?;
-    (likeness(&best) > 0.75).then_some(best)
+    // Two letters that changed places weigh too much in short words.
+    let slip = || words.iter().copied().find(|candidate| strsim::damerau_levenshtein(word, candidate) == 1);
+    if likeness(&best) > 0.75 { Some(best) } else { slip() }
 }
 
 /// Rewrites a relation argument written as a name or a quoted path into the query that reads all of it.

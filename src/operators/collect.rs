@@ -8,7 +8,7 @@ use datafusion::arrow::datatypes::DataType;
 use datafusion::arrow::record_batch::RecordBatch;
 use datafusion::common::cast::as_float32_array;
 use datafusion::common::runtime::SpawnedTask;
-use datafusion::common::{DataFusionError, Result, exec_err, internal_datafusion_err};
+use datafusion::common::{DataFusionError, Result, exec_err, internal_datafusion_err, internal_err};
 use datafusion::execution::SendableRecordBatchStream;
 use datafusion::execution::memory_pool::MemoryReservation;
 use futures::StreamExt;
@@ -147,6 +147,11 @@ impl Reader {
     fn intern(&mut self, columns: &[ArrayRef]) -> Result<()> {
         let rows = columns.first().map_or(0, |column| column.len());
         self.reserve(rows)?;
+        for (planned, ids) in self.columns.types.iter().zip(columns) {
+            if planned != ids.data_type() {
+                return internal_err!("ids are {} where {planned} was planned", ids.data_type());
+            }
+        }
         for ((interner, codes), ids) in self.interners.iter_mut().zip(&mut self.codes).zip(columns) {
             interner.intern(ids, codes)?;
         }

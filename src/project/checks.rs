@@ -37,8 +37,9 @@ pub fn validate(session: &Session, step: &Step, schema: &DFSchema) -> Result<()>
     }
     step.header.partition_by.iter().try_for_each(|column| known(column, "partition_by", None))?;
     for (condition, line) in &step.header.checks {
-        let expr = session.context().parse_sql_expr(condition, schema);
-        expr.map_err(|e| Error::project(&step.file, Some(*line), format!("check: {}", explain(&e))))?;
+        session
+            .condition(condition, schema)
+            .map_err(|e| Error::project(&step.file, Some(*line), format!("check: {}", explain(&e))))?;
     }
     Ok(())
 }
@@ -50,7 +51,7 @@ pub async fn test(session: &Session, step: &Step, table: Arc<dyn TableProvider>)
         test_key(&frame, columns).await.map_err(|e| at_line(step, *line, e))?;
     }
     for (condition, line) in &step.header.checks {
-        test_check(&frame, condition).await.map_err(|e| at_line(step, *line, e))?;
+        test_check(session, &frame, condition).await.map_err(|e| at_line(step, *line, e))?;
     }
     Ok(())
 }
@@ -103,8 +104,8 @@ async fn test_key(frame: &DataFrame, columns: &[String]) -> Result<(), Fault> {
     )))
 }
 
-async fn test_check(frame: &DataFrame, condition: &str) -> Result<(), Fault> {
-    let holds = frame.parse_sql_expr(condition)?;
+async fn test_check(session: &Session, frame: &DataFrame, condition: &str) -> Result<(), Fault> {
+    let holds = session.condition(condition, frame.schema())?;
     let broken = frame.clone().filter(holds.is_not_true())?;
     let total = broken.clone().aggregate(vec![], vec![count(lit(1))])?.collect().await?;
     let number = total.first().map_or(0, |batch| batch.column(0).as_primitive::<Int64Type>().value(0));

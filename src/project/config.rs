@@ -58,7 +58,7 @@ impl Config {
     pub fn read(path: &Path, overrides: &[String]) -> Result<Self> {
         let text = std::fs::read_to_string(path).map_err(|e| Error::Io(path.display().to_string(), e))?;
         let file: File = toml::from_str(&text).map_err(|e| {
-            let line = e.span().map(|span| text[..span.start].lines().count().max(1));
+            let line = e.span().map(|span| text[..span.start].matches('\n').count() + 1);
             Error::project(path, line, e.message())
         })?;
         let mut vars = BTreeMap::new();

@@ -119,7 +119,7 @@ impl Project {
         let mut views = Vec::new();
         let mut seen = BTreeSet::new();
         while let Some(name) = open.pop() {
-            if !seen.insert(name.clone()) {
+            if files::looks_like_path(&name) || !seen.insert(name.clone()) {
                 continue;
             }
             if self.config.sources.contains_key(&name) {

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use datafusion::arrow::datatypes::{Field, FieldRef, Schema, SchemaRef};
+use datafusion::arrow::datatypes::{DataType, Field, FieldRef, Schema, SchemaRef};
 use datafusion::catalog::TableProvider;
 use datafusion::common::{DataFusionError, Result, plan_err};
 use datafusion::datasource::file_format::FileFormat;
@@ -45,12 +45,12 @@ pub async fn open(context: &SessionContext, path: &str) -> Result<Arc<dyn TableP
     let options = ListingOptions::new(format).with_file_extension(extension);
     let store = state.runtime_env().object_store(url.object_store())?;
     let schema = schema(&state, &store, &options, &files).await.map_err(|e| e.context(format!("reading '{path}'")))?;
-    let config = ListingTableConfig::new(url)
-        .with_listing_options(options)
-        .with_schema(schema)
-        .infer_partitions_from_path(&state)
-        .await
-        .map_err(|e| e.context(format!("reading '{path}'")))?;
+    let found = options.infer_partitions(&state, &url).await.map_err(|e| e.context(format!("reading '{path}'")))?;
+    // A column that the files hold as well is read from the files, where it has its own type.
+    let partitions = found.into_iter().filter(|name| schema.column_with_name(name).is_none());
+    let text = DataType::Dictionary(Box::new(DataType::UInt16), Box::new(DataType::Utf8));
+    let options = options.with_table_partition_cols(partitions.map(|name| (name, text.clone())).collect());
+    let config = ListingTableConfig::new(url).with_listing_options(options).with_schema(schema);
     Ok(Arc::new(ListingTable::try_new(config)?))
 }
 
@@ -68,10 +68,19 @@ fn parquet(state: &SessionState) -> datafusion::datasource::file_format::parquet
         .with_options(state.table_options().parquet.clone())
 }
 
+/// A path or URL, with a glob in either.
+fn parse(path: &str) -> Result<ListingTableUrl> {
+    let glob = path.find(['*', '?', '[']).filter(|_| path.contains("://"));
+    let Some(folder) = glob.and_then(|at| path[..at].rfind('/')) else {
+        return ListingTableUrl::parse(path);
+    };
+    ListingTableUrl::parse(&path[..=folder])?.with_glob(&path[folder + 1..])
+}
+
 /// The files that a path stands for. A path without a slash at its end may still be a folder on an object store.
 async fn find(state: &SessionState, path: &str) -> Result<(ListingTableUrl, Vec<ObjectMeta>)> {
     let folder = format!("{}/", path.trim_end_matches('/'));
-    let as_given = ListingTableUrl::parse(path).map_err(|e| e.context(format!("'{path}' is not a path")))?;
+    let as_given = parse(path).map_err(|e| e.context(format!("'{path}' is not a path")))?;
     let files = list(state, &as_given, path).await?;
     if !files.is_empty() {
         return Ok((as_given, files));

@@ -9,6 +9,10 @@ use datafusion::sql::parser::{CopyToSource, DFParser, Statement as Parsed};
 use datafusion::sql::resolve::resolve_table_references;
 use datafusion::sql::sqlparser::ast::{self, Expr, FunctionArg, FunctionArgExpr, TableFactor, VisitMut, VisitorMut};
 
+use datafusion::sql::sqlparser::dialect::GenericDialect;
+use datafusion::sql::sqlparser::parser::Parser;
+use datafusion::sql::sqlparser::tokenizer::Token;
+
 use crate::operators::arguments::{name_to_query, nearest};
 use crate::operators::planner::operator;
 
@@ -70,6 +74,18 @@ pub fn parse(sql: &str, variables: &BTreeMap<String, ScalarValue>) -> Result<Vec
             Ok(Statement { parsed, functions: pass.functions })
         })
         .collect()
+}
+
+/// Parses a condition as it stands in a header, and prepares it.
+pub fn parse_condition(sql: &str, variables: &BTreeMap<String, ScalarValue>) -> Result<Expr> {
+    let mut parsed = Parser::new(&GenericDialect {}).try_with_sql(sql)?;
+    let mut condition = parsed.parse_expr()?;
+    parsed.expect_token(&Token::EOF)?;
+    let mut pass = Pass { variables, functions: BTreeSet::new() };
+    match condition.visit(&mut pass) {
+        ControlFlow::Break(error) => Err(error),
+        ControlFlow::Continue(()) => Ok(condition),
+    }
 }
 
 struct Pass<'a> {

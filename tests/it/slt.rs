@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use datafusion::arrow::array::{Array, ArrayRef, AsArray};
+use datafusion::arrow::array::{Array, ArrayRef, AsArray, RecordBatch};
 use datafusion::arrow::datatypes::{DataType, Float32Type, Float64Type};
 use datafusion::arrow::util::display::{ArrayFormatter, FormatOptions};
 use lakeside::error::explain;
@@ -35,6 +35,10 @@ impl AsyncDB for Engine {
                 continue;
             }
             let mut rows = Vec::new();
+            if frame_is_plan(&types, &batches) {
+                output = DBOutput::Rows { types, rows: plan_rows(&batches[0]) };
+                continue;
+            }
             for batch in &batches {
                 for row in 0..batch.num_rows() {
                     rows.push(batch.columns().iter().map(|column| cell(column, row)).collect());
@@ -46,6 +50,25 @@ impl AsyncDB for Engine {
     }
 
     async fn shutdown(&mut self) {}
+}
+
+fn frame_is_plan(types: &[DefaultColumnType], batches: &[RecordBatch]) -> bool {
+    types.len() == 2 && batches.len() == 1 && batches[0].schema().field(0).name() == "plan_type"
+}
+
+/// A plan with one row a line, numbered and indented by dashes, as white space does not count.
+fn plan_rows(batch: &RecordBatch) -> Vec<Vec<String>> {
+    let mut rows = Vec::new();
+    for row in 0..batch.num_rows() {
+        rows.push(vec![cell(batch.column(0), row), String::new()]);
+        let plan = batch.column(1).as_string::<i32>().value(row);
+        for (at, line) in plan.lines().enumerate() {
+            let code = line.trim_start();
+            let dashes = "-".repeat(line.len() - code.len());
+            rows.push(vec![format!("{:02}){dashes}{code}", at + 1), String::new()]);
+        }
+    }
+    rows
 }
 
 fn kind(data_type: &DataType) -> DefaultColumnType {
