@@ -6,7 +6,6 @@
 -- check: to_char(bought_at, '%Y-%m') = month
 -- check: pieces BETWEEN 1 AND 99
 -- check: sales_value BETWEEN 0 AND 4999.99
--- partition_by: month
 WITH typed AS (
     SELECT raw_transactions.*, try_cast(transaction_timestamp AS TIMESTAMP) AS bought_at
     FROM raw_transactions

@@ -1,6 +1,6 @@
 -- How much each household is drawn to each product: at the end of the data, and at the end of the training weeks.
--- One definition for both, so that what is evaluated is what is served. A line counts 1 + ln(pieces), halved every
--- half_life_weeks; the logarithm of the sum keeps weekly milk from drowning everything else.
+-- One definition for both, so that what is evaluated is what is served. A line counts 1 + ln(pieces), and half
+-- of that after each half_life_weeks; the logarithm of the sum keeps weekly milk from drowning everything else.
 -- grain: one row per snapshot, household and product
 -- key: snapshot, user_id, item_id
 -- check: weight > 0
@@ -15,7 +15,7 @@ lines AS (
         snapshot,
         household_id AS user_id,
         product_id AS item_id,
-        (1 + ln(pieces)) * power(0.5, (before_week - week) / $half_life_weeks) AS line_weight
+        (1 + ln(pieces)) * power(0.5, CAST(before_week - week AS DOUBLE) / $half_life_weeks) AS line_weight
     FROM transactions
     JOIN products USING (product_id)
     JOIN snapshots ON week < before_week

@@ -26,6 +26,6 @@ products_by_token AS (
 SELECT item_id, token, sum(weight) AS weight
 FROM tokens
 JOIN products_by_token USING (token)
--- A word that thousands of products share tells little and costs most: similarity compares all that share one.
+-- A word that a thousand products share tells little and costs most: similarity compares all that share one.
 WHERE products <= $common_word * (SELECT count(*) FROM products)
 GROUP BY item_id, token

@@ -3,7 +3,7 @@
 -- can be added up, where the scores of different methods cannot. Source is the list that gave most.
 -- grain: one row per household and product, rank 1 being the best
 -- key: user_id, item_id
--- check: rank >= 1
+-- check: rank BETWEEN 1 AND $top
 WITH known AS (
     -- One trip to the shop is too little to tell a taste by; such a household is served from the popular list alone.
     SELECT user_id

@@ -184,7 +184,7 @@ impl Reader {
 }
 
 /// Beyond this, sums of weights may leave the range of Float32.
-pub const LARGEST_WEIGHT: f32 = 1e30;
+pub const LARGEST_WEIGHT: f32 = 1e36;
 
 fn is_usable(weight: f32) -> bool {
     // Not so for NaN.
@@ -211,7 +211,7 @@ impl Faults {
         }
         match (&columns.weight, self.not_finite) {
             (Some(name), count) if count > 0 => exec_err!(
-                "{operator}: column '{name}' has {count} weight{} that {} NaN, infinite or beyond 1e30",
+                "{operator}: column '{name}' has {count} weight{} that {} NaN, infinite or beyond 1e36",
                 if count == 1 { "" } else { "s" },
                 if count == 1 { "is" } else { "are" }
             ),

@@ -48,8 +48,8 @@ pub async fn open(context: &SessionContext, path: &str) -> Result<Arc<dyn TableP
     let found = options.infer_partitions(&state, &url).await.map_err(|e| e.context(format!("reading '{path}'")))?;
     // A column that the files hold as well is read from the files, where it has its own type.
     let partitions = found.into_iter().filter(|name| schema.column_with_name(name).is_none());
-    let text = DataType::Dictionary(Box::new(DataType::UInt16), Box::new(DataType::Utf8));
-    let options = options.with_table_partition_cols(partitions.map(|name| (name, text.clone())).collect());
+    // Plain text: the dictionary that DataFusion would take overflows in queries that copy it into more rows than it has keys.
+    let options = options.with_table_partition_cols(partitions.map(|name| (name, DataType::Utf8)).collect());
     let config = ListingTableConfig::new(url).with_listing_options(options).with_schema(schema);
     Ok(Arc::new(ListingTable::try_new(config)?))
 }

@@ -36,7 +36,7 @@ impl AsyncDB for Engine {
             }
             let mut rows = Vec::new();
             if frame_is_plan(&types, &batches) {
-                output = DBOutput::Rows { types, rows: plan_rows(&batches[0]) };
+                output = DBOutput::Rows { types: types[..1].to_vec(), rows: plan_rows(&batches[0]) };
                 continue;
             }
             for batch in &batches {
@@ -60,12 +60,12 @@ fn frame_is_plan(types: &[DefaultColumnType], batches: &[RecordBatch]) -> bool {
 fn plan_rows(batch: &RecordBatch) -> Vec<Vec<String>> {
     let mut rows = Vec::new();
     for row in 0..batch.num_rows() {
-        rows.push(vec![cell(batch.column(0), row), String::new()]);
+        rows.push(vec![cell(batch.column(0), row)]);
         let plan = batch.column(1).as_string::<i32>().value(row);
         for (at, line) in plan.lines().enumerate() {
             let code = line.trim_start();
             let dashes = "-".repeat(line.len() - code.len());
-            rows.push(vec![format!("{:02}){dashes}{code}", at + 1), String::new()]);
+            rows.push(vec![format!("{:02}){dashes}{code}", at + 1)]);
         }
     }
     rows
