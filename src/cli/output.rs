@@ -1,10 +1,12 @@
 //! Results on the screen and in pipes.
 
 use std::io::{IsTerminal, Write};
+use std::sync::Arc;
 
 use clap::ValueEnum;
-use datafusion::arrow::array::RecordBatch;
-use datafusion::arrow::util::display::FormatOptions;
+use datafusion::arrow::array::{Array, ArrayRef, RecordBatch, StringArray};
+use datafusion::arrow::datatypes::{DataType, Field, Schema};
+use datafusion::arrow::util::display::{ArrayFormatter, FormatOptions};
 use datafusion::arrow::util::pretty::pretty_format_batches_with_options;
 use datafusion::arrow::{csv, json};
 use datafusion::common::DataFusionError;
@@ -44,8 +46,8 @@ pub(super) async fn print(frame: DataFrame, format: Format) -> Result<usize> {
         Format::Csv => {
             let mut writer = csv::WriterBuilder::new().with_header(true).build(std::io::stdout().lock());
             let empty = RecordBatch::new_empty(frame.schema().inner().clone());
-            writer.write(&empty).map_err(engine)?;
-            each_batch(frame, |batch| writer.write(batch).map_err(engine)).await
+            writer.write(&flat(&empty)?).map_err(engine)?;
+            each_batch(frame, |batch| writer.write(&flat(batch)?).map_err(engine)).await
         }
         Format::Json => {
             let mut writer = json::LineDelimitedWriter::new(std::io::stdout().lock());
@@ -65,6 +67,25 @@ pub(super) async fn print(frame: DataFrame, format: Format) -> Result<usize> {
             Ok(rows)
         }
     }
+}
+
+/// Lists and structs as text, since CSV knows neither.
+fn flat(batch: &RecordBatch) -> Result<RecordBatch> {
+    let schema = batch.schema();
+    let mut columns = batch.columns().to_vec();
+    let mut fields: Vec<Field> = schema.fields().iter().map(|field| Field::clone(field)).collect();
+    for (field, column) in fields.iter_mut().zip(&mut columns).filter(|(field, _)| field.data_type().is_nested()) {
+        let texts = texts(column)?;
+        *field = Field::new(field.name(), DataType::Utf8, true);
+        *column = Arc::new(texts);
+    }
+    RecordBatch::try_new(Arc::new(Schema::new(fields)), columns).map_err(engine)
+}
+
+fn texts(column: &ArrayRef) -> Result<StringArray> {
+    let options = FormatOptions::default();
+    let texts = ArrayFormatter::try_new(column.as_ref(), &options).map_err(engine)?;
+    Ok((0..column.len()).map(|row| column.is_valid(row).then(|| texts.value(row).to_string())).collect())
 }
 
 fn engine(error: datafusion::arrow::error::ArrowError) -> Error {

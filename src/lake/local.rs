@@ -39,16 +39,7 @@ impl LocalLake {
     }
 
     pub fn end(&mut self, _run: &str) -> Result<()> {
-        let staging = self.path(PRIVATE).join("staging");
-        let mut removed = remove(&staging);
-        // Writers of a step that failed may still be closing files.
-        for _ in 0..20 {
-            if removed.is_ok() && !staging.exists() {
-                break;
-            }
-            std::thread::sleep(std::time::Duration::from_millis(20));
-            removed = remove(&staging);
-        }
+        let removed = remove(&self.path(PRIVATE).join("staging"));
         self.lock = None;
         removed
     }

@@ -2,11 +2,14 @@
 
 use std::sync::Arc;
 
+use datafusion::arrow::record_batch::RecordBatch;
 use datafusion::catalog::TableProvider;
+use datafusion::common::runtime::SpawnedTask;
 use datafusion::common::{DataFusionError, Result};
 use datafusion::dataframe::DataFrame;
+use datafusion::execution::TaskContext;
 use datafusion::execution::object_store::ObjectStoreUrl;
-use datafusion::physical_plan::{ExecutionPlan, collect};
+use datafusion::physical_plan::{ExecutionPlan, common, execute_stream_partitioned};
 use object_store::path::Path;
 
 use super::{Kind, Lake, PRIVATE};
@@ -31,6 +34,24 @@ impl Staged {
     }
 }
 
+/// Runs all partitions to their end, even where one fails, so that no writer is still at work when this returns.
+async fn collect_all(plan: Arc<dyn ExecutionPlan>, task: Arc<TaskContext>) -> Result<Vec<RecordBatch>> {
+    let streams = execute_stream_partitioned(plan, task)?;
+    let writers: Vec<_> = streams.into_iter().map(|stream| SpawnedTask::spawn(common::collect(stream))).collect();
+    let mut batches = Ok(Vec::new());
+    for writer in writers {
+        let written = writer.join_unwind().await.map_err(|e| DataFusionError::ExecutionJoin(Box::new(e)))?;
+        batches = match (batches, written) {
+            (Ok(mut all), Ok(written)) => {
+                all.extend(written);
+                Ok(all)
+            }
+            (Err(first), _) | (Ok(_), Err(first)) => Err(first),
+        };
+    }
+    batches
+}
+
 fn staging(run: &str, table: &str) -> String {
     format!("{PRIVATE}/staging/{run}/{table}")
 }
@@ -47,7 +68,7 @@ impl Lake {
             partition_by: partition_by.to_vec(),
         };
         let write: Arc<dyn ExecutionPlan> = Arc::new(WriteExec::try_new(plan, target)?);
-        let files = written_files(&collect(write, task).await?)?;
+        let files = written_files(&collect_all(write, task).await?)?;
         Ok(Staged { run: run.to_owned(), table: table.to_owned(), files })
     }
 

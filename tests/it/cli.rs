@@ -89,6 +89,7 @@ fn sql_answers_in_every_format() {
     let read = run(&["sql", "--format", "csv", "-c", &format!("SELECT * FROM '{}'", file.display())]);
     assert_eq!(read.ok().stdout, "a\n7\n");
     assert_eq!(run(&["sql", "--format", "csv", "-c", "SELECT 1 AS a WHERE false"]).ok().stdout, "a\n");
+    assert_eq!(run(&["sql", "--format", "csv", "-c", "SELECT [1, 2] AS a"]).ok().stdout, "a\n\"[1, 2]\"\n");
 }
 
 #[test]

@@ -60,7 +60,7 @@ impl S3 {
     }
 }
 
-/// All rows of a table, sorted, as CSV.
+/// All rows of a table, sorted, as JSON.
 fn rows(ran: Ran) -> Vec<String> {
     let mut rows: Vec<String> = ran.ok().stdout.lines().map(str::to_owned).collect();
     rows.sort();
@@ -88,10 +88,10 @@ fn the_shipped_project_on_s3_equals_the_local_run() {
     assert!(tables.len() > 10, "{tables:?}");
     for table in &tables {
         let query = format!("SELECT * FROM {table}");
-        let ask = |project: &str| s3.run(&["sql", "--project", project, "--format", "csv", "-c", &query]);
+        let ask = |project: &str| s3.run(&["sql", "--project", project, "--format", "json", "-c", &query]);
         assert!(rows(ask(local)) == rows(ask(remote)), "{table} differs");
         let glob = format!("SELECT * FROM 's3://shop/lake/{table}/*.parquet'");
-        let globbed = s3.run(&["sql", "--project", remote, "--format", "csv", "-c", &glob]);
+        let globbed = s3.run(&["sql", "--project", remote, "--format", "json", "-c", &glob]);
         assert!(rows(globbed) == rows(ask(remote)), "{table} globbed differs");
     }
     // A second run leaves as many files as the first, and nothing staged.
