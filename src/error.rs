@@ -43,6 +43,14 @@ impl Error {
         }
     }
 
+    /// The same error once more, for another step that it stops.
+    pub fn same(&self) -> Self {
+        match self {
+            Self::Project { file, line, message } => Self::project(file, *line, message.as_str()),
+            other => Self::Steps(other.to_string()),
+        }
+    }
+
     /// An error in a file of the project.
     pub fn project(file: impl Into<PathBuf>, line: Option<usize>, message: impl Into<String>) -> Self {
         Self::Project { file: file.into(), line, message: message.into() }
@@ -89,7 +97,9 @@ fn plain(message: &str) -> String {
     while let Some(rest) = KINDS.iter().find_map(|kind| text.strip_prefix(kind)) {
         text = rest;
     }
-    let text = text.trim_end();
+    // The catalog and schema that every table is in say nothing to the user.
+    let text = text.trim_end().replace("datafusion.public.", "");
+    let text = text.as_str();
     match text.strip_prefix("ParserError(\"").and_then(|rest| rest.strip_suffix("\")")) {
         Some(inner) => inner.to_owned(),
         None => text.to_owned(),

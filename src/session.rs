@@ -8,9 +8,11 @@ pub mod statement;
 pub mod stores;
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
 
-use datafusion::common::{DFSchema, Result, ScalarValue};
+use datafusion::catalog::TableProvider;
+use datafusion::common::{DFSchema, Result, ScalarValue, TableReference};
 use datafusion::dataframe::DataFrame;
 use datafusion::execution::SessionStateBuilder;
 use datafusion::execution::memory_pool::{FairSpillPool, TrackConsumersPool};
@@ -45,6 +47,10 @@ impl Limits {
 pub struct Session {
     context: SessionContext,
     variables: Arc<BTreeMap<String, ScalarValue>>,
+    /// What quoted paths in statements are relative to; the working directory where not given.
+    base: Option<Arc<PathBuf>>,
+    /// Held while a name changes hands, as steps that run at once may name the same path.
+    naming: Arc<Mutex<()>>,
 }
 
 impl Session {
@@ -65,7 +71,20 @@ impl Session {
         let context = SessionContext::new_with_state(state);
         context.register_relation_planner(Arc::new(OperatorRelations))?;
         functions::register(&context);
-        Ok(Self { context, variables: Arc::new(variables) })
+        Ok(Self { context, variables: Arc::new(variables), base: None, naming: Arc::default() })
+    }
+
+    /// The same session, with quoted paths in statements taken relative to a folder.
+    pub fn at(&self, base: &Path) -> Self {
+        Self { base: Some(Arc::new(base.to_owned())), ..self.clone() }
+    }
+
+    /// Makes a table known under a name, in the place of one that had it before.
+    pub fn set_table(&self, name: &str, table: Arc<dyn TableProvider>) -> Result<()> {
+        let _held = self.naming.lock().unwrap_or_else(PoisonError::into_inner);
+        self.context.deregister_table(TableReference::bare(name))?;
+        self.context.register_table(TableReference::bare(name), table)?;
+        Ok(())
     }
 
     /// The session underneath.
@@ -87,8 +106,11 @@ impl Session {
     /// Plans a statement; tables named by a path are looked up where the path says.
     pub async fn plan(&self, statement: Statement) -> Result<LogicalPlan> {
         for path in statement.paths() {
-            let table = files::open(&self.context, &path).await?;
-            self.context.register_table(datafusion::common::TableReference::bare(path), table)?;
+            let place = match &self.base {
+                Some(base) if !path.contains("://") => base.join(&path).to_string_lossy().into_owned(),
+                _ => path.clone(),
+            };
+            self.set_table(&path, files::open(&self.context, &place).await?)?;
         }
         self.context.state().statement_to_plan(statement.into_inner()).await
     }
@@ -97,15 +119,6 @@ impl Session {
     pub async fn query(&self, statement: Statement) -> Result<DataFrame> {
         let plan = self.plan(statement).await?;
         self.context.execute_logical_plan(plan).await
-    }
-
-    /// Runs a query made by Lakeside itself.
-    pub async fn sql(&self, sql: &str) -> Result<DataFrame> {
-        let mut statements = self.parse(sql)?;
-        match (statements.pop(), statements.is_empty()) {
-            (Some(statement), true) => self.query(statement).await,
-            _ => datafusion::common::internal_err!("not one statement: {sql}"),
-        }
     }
 }
 

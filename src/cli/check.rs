@@ -67,6 +67,5 @@ async fn plan(project: &Project, step: &Step) -> Result<()> {
     // The physical plan finds what the logical one does not look at.
     frame.create_physical_plan().await.map_err(|e| step.error(&e))?;
     let table = Arc::new(EmptyTable::new(schema));
-    session.context().register_table(TableReference::bare(step.name.as_str()), table).map_err(|e| step.error(&e))?;
-    Ok(())
+    session.set_table(&step.name, table).map_err(|e| step.error(&e))
 }

@@ -46,8 +46,12 @@ pub(super) async fn print(frame: DataFrame, format: Format) -> Result<usize> {
         Format::Csv => {
             let mut writer = csv::WriterBuilder::new().with_header(true).build(std::io::stdout().lock());
             let empty = RecordBatch::new_empty(frame.schema().inner().clone());
-            writer.write(&flat(&empty)?).map_err(engine)?;
-            each_batch(frame, |batch| writer.write(&flat(batch)?).map_err(engine)).await
+            // The header comes with the first rows, so that a query that fails has written nothing.
+            let rows = each_batch(frame, |batch| writer.write(&flat(batch)?).map_err(engine)).await?;
+            if rows == 0 {
+                writer.write(&flat(&empty)?).map_err(engine)?;
+            }
+            Ok(rows)
         }
         Format::Json => {
             let mut writer = json::LineDelimitedWriter::new(std::io::stdout().lock());
@@ -91,6 +95,8 @@ fn texts(column: &ArrayRef) -> Result<StringArray> {
 fn engine(error: datafusion::arrow::error::ArrowError) -> Error {
     match error {
         datafusion::arrow::error::ArrowError::IoError(_, e) => to_stdout(e),
+        // The writers of CSV and JSON keep only the words of an I/O error.
+        other if other.to_string().contains("Broken pipe") => to_stdout(std::io::ErrorKind::BrokenPipe.into()),
         other => Error::Engine(DataFusionError::from(other)),
     }
 }
@@ -101,7 +107,9 @@ async fn each_batch(frame: DataFrame, mut write: impl FnMut(&RecordBatch) -> Res
     while let Some(batch) = stream.next().await {
         let batch = batch?;
         rows += batch.num_rows();
-        write(&batch)?;
+        if batch.num_rows() > 0 {
+            write(&batch)?;
+        }
     }
     Ok(rows)
 }
@@ -110,6 +118,9 @@ async fn each_batch(frame: DataFrame, mut write: impl FnMut(&RecordBatch) -> Res
 pub(super) async fn print_table(frame: DataFrame, most: usize) -> Result<usize> {
     let schema = frame.schema().inner().clone();
     let batches = frame.collect().await?;
+    if schema.fields().first().is_some_and(|field| field.name() == "plan_type") {
+        return print_plans(&batches);
+    }
     let total: usize = batches.iter().map(RecordBatch::num_rows).sum();
     let mut shown = vec![RecordBatch::new_empty(schema)];
     let mut left = most;
@@ -126,6 +137,19 @@ pub(super) async fn print_table(frame: DataFrame, most: usize) -> Result<usize> 
         writeln!(out, "{} rows, the first {most} shown", grouped(total as u64)).map_err(to_stdout)?;
     }
     Ok(total)
+}
+
+/// Writes what EXPLAIN answers as lines, since a plan in a box is wider than any screen.
+fn print_plans(batches: &[RecordBatch]) -> Result<usize> {
+    let mut rows = 0;
+    for batch in batches {
+        let (kinds, plans) = (texts(batch.column(0))?, texts(batch.column(1))?);
+        for (kind, plan) in kinds.iter().zip(&plans) {
+            print_text(&format!("{}:\n{}\n", kind.unwrap_or(""), plan.unwrap_or("").trim_end()))?;
+            rows += 1;
+        }
+    }
+    Ok(rows)
 }
 
 /// Writes text to stdout.

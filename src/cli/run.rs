@@ -31,7 +31,12 @@ pub(super) async fn run(args: &RunArgs) -> Result<()> {
     let total = project.graph.select(&args.select)?.len();
     let start = std::time::Instant::now();
     let mut progress = progress::RunProgress::new(total);
-    let reports = run::run(&project, &args.select, &mut progress).await?;
+    let reports = tokio::select! {
+        reports = run::run(&project, &args.select, &mut progress) => reports?,
+        _ = tokio::signal::ctrl_c() => {
+            return Err(Error::Steps("stopped; nothing of the steps under way was published".to_owned()));
+        }
+    };
     progress.finish();
     let (done, failed) = (count(&reports, is_done), count(&reports, |outcome| matches!(outcome, Outcome::Failed(_))));
     let skipped = reports.len() - done - failed;

@@ -49,6 +49,9 @@ const KEYWORDS: [&str; 32] = [
     "COPY",
 ];
 
+const TABLES: &str =
+    "SELECT table_name FROM information_schema.tables WHERE table_schema = 'public' ORDER BY table_name";
+
 const HELP: &str = "Statements end with a semicolon and may span lines. Tab completes tables, functions and keywords.
   \\d         list the tables          \\d TABLE   show the columns of a table
   \\h         this help                \\q         leave (or Ctrl-D)
@@ -78,7 +81,7 @@ pub(super) async fn shell(place: &Place, format: Format) -> Result<()> {
         match line.trim() {
             "\\q" | "exit" | "quit" => break,
             "\\h" | "\\?" | "help" => eprintln!("{HELP}"),
-            "\\d" => report(run(place, "SHOW TABLES", format).await),
+            "\\d" => report(run(place, TABLES, format).await),
             command if command.starts_with("\\d ") => {
                 let table = command[3..].trim().trim_end_matches(';');
                 report(run(place, &format!("DESCRIBE {table}"), format).await);
@@ -178,5 +181,28 @@ impl Validator for SqlHelper {
             || text.ends_with(';')
             || ["exit", "quit", "help"].contains(&text);
         Ok(if complete { ValidationResult::Valid(None) } else { ValidationResult::Incomplete })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rustyline::history::DefaultHistory;
+
+    fn helper() -> SqlHelper {
+        SqlHelper { words: ["FROM", "neighbors", "normalize_text", "recommendations"].map(str::to_owned).to_vec() }
+    }
+
+    #[test]
+    fn tab_completes_the_word_at_the_cursor() {
+        let history = DefaultHistory::new();
+        let complete = |line: &str| {
+            let (start, found) = helper().complete(line, line.len(), &Context::new(&history)).unwrap();
+            (start, found.into_iter().map(|pair| pair.replacement).collect::<Vec<_>>())
+        };
+        assert_eq!(complete("SELECT * fr"), (9, vec!["FROM".to_owned()]));
+        assert_eq!(complete("FROM n"), (5, vec!["neighbors".to_owned(), "normalize_text".to_owned()]));
+        assert_eq!(complete("FROM recommendations, n").0, 22);
+        assert_eq!(complete("SELECT "), (7, vec![]));
     }
 }

@@ -20,7 +20,7 @@ use crate::session::statement::Statement;
   lakeside sql            (a shell; statements end with a semicolon)")]
 pub(super) struct SqlArgs {
     /// Statements to run, separated by semicolons
-    #[arg(short, long, value_name = "SQL", conflicts_with = "file")]
+    #[arg(short, long, value_name = "SQL", conflicts_with = "file", allow_hyphen_values = true)]
     command: Option<String>,
     /// A file of statements; - is stdin
     #[arg(short, long, value_name = "FILE")]
@@ -79,7 +79,9 @@ impl Place {
                 if let Some(problem) = problem {
                     eprintln!("warning: {problem}");
                 }
-                Ok(Self { session: project.session.clone(), project: Some(project) })
+                // What a user types is relative to where the user is, not to the project.
+                let here = std::path::Path::new("");
+                Ok(Self { session: project.session.at(here), project: Some(project) })
             }
             None => Ok(Self { session: Session::try_new(&limits, Default::default())?, project: None }),
         }
@@ -87,7 +89,11 @@ impl Place {
 
     /// Runs statements one after the other and writes the result of each.
     pub(super) async fn run(&self, text: &str, format: Format) -> Result<()> {
-        for statement in self.session.parse(text).map_err(|e| located(text, &e))? {
+        let statements = self.session.parse(text).map_err(|e| located(text, &e))?;
+        if format == Format::Parquet && statements.iter().filter(|statement| statement.is_query()).count() > 1 {
+            return Err(Error::Usage("--format parquet writes one file, so it takes one query".to_owned()));
+        }
+        for statement in statements {
             let frame = self.plan(statement, text).await?;
             let columns = frame.schema().fields().len();
             match columns {

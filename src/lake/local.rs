@@ -26,7 +26,7 @@ impl LocalLake {
     }
 
     /// Takes the lock and removes what runs that died have staged.
-    pub fn begin(&mut self) -> Result<()> {
+    pub fn begin(&mut self, tables: &[String]) -> Result<()> {
         let private = self.path(PRIVATE);
         fs::create_dir_all(&private).map_err(|e| at(&private, e))?;
         let path = private.join("lock");
@@ -35,7 +35,24 @@ impl LocalLake {
             return exec_err!("another run is writing the lake {}; wait until it is done", self.root.display());
         }
         self.lock = Some(lock);
+        self.restore()?;
+        tables.iter().try_for_each(|table| self.check_is_ours(table))?;
         remove(&private.join("staging"))
+    }
+
+    /// Publishing takes the place of a whole folder, so nothing may be in it that Lakeside did not write.
+    fn check_is_ours(&self, table: &str) -> Result<()> {
+        let folder = self.path(table);
+        let mut files = Vec::new();
+        collect_files(&folder, String::new(), &mut files)?;
+        let foreign = |file: &&String| !file.rsplit('/').next().is_some_and(|name| name.starts_with("part-"));
+        match files.iter().find(foreign) {
+            Some(file) => exec_err!(
+                "table '{table}' would take the place of {}, which holds '{file}' that Lakeside did not write; move it away, or give the lake another url",
+                folder.display()
+            ),
+            None => Ok(()),
+        }
     }
 
     pub fn end(&mut self, _run: &str) -> Result<()> {
@@ -77,18 +94,40 @@ impl LocalLake {
         match renameat_with(CWD, &new, CWD, &place, RenameFlags::EXCHANGE) {
             Ok(()) => {}
             Err(rustix::io::Errno::NOENT) => fs::rename(&new, &place).map_err(|e| at(&place, e))?,
-            // A file system that cannot exchange: the table is gone for a moment, never half there.
             Err(rustix::io::Errno::INVAL | rustix::io::Errno::NOSYS | rustix::io::Errno::NOTSUP) => {
-                let aside = new.with_extension("old");
-                fs::rename(&place, &aside).map_err(|e| at(&place, e))?;
-                fs::rename(&new, &place).map_err(|e| at(&place, e))?;
-                remove(&aside)?;
+                self.publish_in_two_steps(&new, &place, &staged.table)?;
             }
             Err(e) => return Err(at(&place, e.into())),
         }
-        sync(&self.root)?;
-        // After the exchange the old files are where the new ones were.
-        remove(&new)
+        // The table is published; what fails from here on is made good when the next run begins. After the exchange the
+        // old files are where the new ones were.
+        let _ = sync(&self.root).and_then(|()| remove(&new));
+        Ok(())
+    }
+
+    /// For file systems that cannot exchange two folders: the table is gone for a moment, but never half there.
+    fn publish_in_two_steps(&self, new: &Path, place: &Path, table: &str) -> Result<()> {
+        let old = self.path(PRIVATE).join("old");
+        fs::create_dir_all(&old).map_err(|e| at(&old, e))?;
+        let aside = old.join(table);
+        fs::rename(place, &aside).map_err(|e| at(place, e))?;
+        if let Err(e) = fs::rename(new, place) {
+            fs::rename(&aside, place).map_err(|e| at(place, e))?;
+            return Err(at(place, e));
+        }
+        remove(&aside)
+    }
+
+    /// Puts tables back that a run has moved aside and died before it put others in their place.
+    fn restore(&self) -> Result<()> {
+        let old = self.path(PRIVATE).join("old");
+        for entry in entries(&old)? {
+            let place = self.root.join(entry.file_name());
+            if !place.exists() {
+                fs::rename(entry.path(), &place).map_err(|e| at(&place, e))?;
+            }
+        }
+        remove(&old)
     }
 }
 

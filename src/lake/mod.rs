@@ -76,10 +76,11 @@ impl Lake {
         &self.url
     }
 
-    /// Makes sure that nobody else writes, and removes what a run that died has left of these tables.
+    /// Removes what a run that died has left of these tables. On a local disk it makes sure that nobody else writes; on an
+    /// object store that is up to whoever schedules runs.
     pub async fn begin(&mut self, tables: &[String]) -> Result<()> {
         match &mut self.kind {
-            Kind::Local(lake) => lake.begin(),
+            Kind::Local(lake) => lake.begin(tables),
             Kind::Remote(lake) => lake.begin(tables).await,
         }
     }
@@ -94,6 +95,9 @@ impl Lake {
 
     /// Makes a published table known to the session under its name. False where there is none.
     pub async fn register(&self, table: &str) -> Result<bool> {
+        if table.is_empty() || table.starts_with('.') || table.contains(['/', '\\']) {
+            return Ok(false);
+        }
         let files = match &self.kind {
             Kind::Local(lake) => lake.files(table)?,
             Kind::Remote(lake) => lake.files(table).await?,
@@ -102,10 +106,9 @@ impl Lake {
             return Ok(false);
         }
         let urls = files.iter().map(|file| self.file_url(table, file)).collect::<Result<_>>()?;
-        let context = self.session.context();
-        let provider = files::open_parquet(context, urls).await;
+        let provider = files::open_parquet(self.session.context(), urls).await;
         let provider = provider.map_err(|e| e.context(format!("table '{table}' of lake {}", self.url)))?;
-        context.register_table(datafusion::common::TableReference::bare(table), provider)?;
+        self.session.set_table(table, provider)?;
         Ok(true)
     }
 

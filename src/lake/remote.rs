@@ -144,13 +144,17 @@ impl RemoteLake {
         let copies: Vec<_> = places.map(|(from, to)| copy(from, to)).collect();
         futures::stream::iter(copies).buffer_unordered(REQUESTS).try_collect::<Vec<()>>().await?;
         self.put_manifest(&staged.table, &Manifest { run: staged.run.clone(), files }).await?;
-        self.delete_unlisted(&staged.table).await?;
-        self.delete(self.list(&self.path(&folder)).await?).await
+        // The table is published; what fails from here on is made good when the next run begins.
+        let _ = self.delete_unlisted(&staged.table).await;
+        let _ = async { self.delete(self.list(&self.path(&folder)).await?).await }.await;
+        Ok(())
     }
 
     /// Deletes files that Lakeside wrote to a table's folder and that are not part of the table.
     async fn delete_unlisted(&self, table: &str) -> Result<()> {
-        let listed = self.manifest(table).await?.map_or(Vec::new(), |manifest| manifest.files);
+        let Some(Manifest { files: listed, .. }) = self.manifest(table).await? else {
+            return Ok(());
+        };
         let written_by_us = |file: &String| file.rsplit('/').next().is_some_and(|name| name.starts_with("part-"));
         let old: Vec<Path> = self
             .files_below(table)

@@ -9,7 +9,10 @@ use datafusion::common::{DataFusionError, Result};
 use datafusion::dataframe::DataFrame;
 use datafusion::execution::TaskContext;
 use datafusion::execution::object_store::ObjectStoreUrl;
-use datafusion::physical_plan::{ExecutionPlan, common, execute_stream_partitioned};
+use datafusion::physical_plan::repartition::RepartitionExec;
+use datafusion::physical_plan::{
+    ExecutionPlan, ExecutionPlanProperties, Partitioning, common, execute_stream_partitioned,
+};
 use object_store::path::Path;
 
 use super::{Kind, Lake, PRIVATE};
@@ -60,7 +63,12 @@ impl Lake {
     /// Runs a query and writes its result aside, under names made of run and partition.
     pub async fn stage(&self, run: &str, table: &str, query: DataFrame, partition_by: &[String]) -> Result<Staged> {
         let task = Arc::new(query.task_ctx());
-        let plan = query.create_physical_plan().await?;
+        let mut plan = query.create_physical_plan().await?;
+        // A union has a partition for each of its parts; each would write a file of its own.
+        let threads = task.session_config().target_partitions();
+        if plan.output_partitioning().partition_count() > threads {
+            plan = Arc::new(RepartitionExec::try_new(plan, Partitioning::RoundRobinBatch(threads))?);
+        }
         let target = Target {
             store: self.store_url()?,
             folder: self.folder(&staging(run, table))?,

@@ -70,11 +70,6 @@ impl Arguments {
         Ok(())
     }
 
-    /// The operator that is called.
-    pub fn function(&self) -> &'static str {
-        self.function
-    }
-
     fn take(&mut self, name: &'static str) -> Option<SqlExpr> {
         let at = self.named.iter().position(|(known, _)| known == name)?;
         Some(self.named.remove(at).1)

@@ -85,7 +85,8 @@ pub async fn collect(
     threads: usize,
     memory: &MemoryReservation,
 ) -> Result<Vec<Chunk>> {
-    let stream = Arc::new(Mutex::new(stream));
+    // Fused, as every reader asks once more after the end.
+    let stream = Arc::new(Mutex::new(stream.fuse()));
     let mut tasks = Vec::new();
     for _ in 0..threads.max(1) {
         let mut reader = Reader::try_new(columns.clone(), memory.new_empty())?;

@@ -34,6 +34,7 @@ impl Header {
     pub fn read(file: &Path, sql: &str) -> Result<Self> {
         let mut header = Self::default();
         let mut text = Vec::new();
+        let mut seen: Vec<String> = Vec::new();
         for (at, line) in sql.lines().enumerate() {
             let Some(comment) = line.trim().strip_prefix("--") else {
                 if line.trim().is_empty() {
@@ -42,7 +43,14 @@ impl Header {
                 break;
             };
             match key_and_value(comment.trim()) {
-                Some((key, value)) => header.set(file, at + 1, key, value)?,
+                Some((key, _)) if key != "check" && seen.iter().any(|known| known == key) => {
+                    let message = format!("header key '{key}' stands twice; a step has one");
+                    return Err(Error::project(file, Some(at + 1), message));
+                }
+                Some((key, value)) => {
+                    seen.push(key.to_owned());
+                    header.set(file, at + 1, key, value)?;
+                }
                 None => text.push(comment.trim()),
             }
         }
@@ -65,7 +73,8 @@ impl Header {
     }
 
     fn set(&mut self, file: &Path, line: usize, key: &str, value: &str) -> Result<()> {
-        if value.is_empty() {
+        let is_list = matches!(key, "key" | "partition_by");
+        if value.is_empty() || (is_list && columns(value).is_empty()) {
             return Err(Error::project(file, Some(line), format!("header key '{key}' has no value")));
         }
         match key {

@@ -10,7 +10,7 @@ pub mod steps;
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
-use datafusion::common::TableReference;
+use datafusion::common::DataFusionError;
 
 use self::config::Config;
 use self::graph::Graph;
@@ -63,7 +63,7 @@ impl Project {
     /// Reads a project; `variables` are `name=value` settings that override its `[vars]`.
     pub fn read(root: &Path, limits: &Limits, variables: &[String]) -> Result<Self> {
         let config = Config::read(&root.join(FILE), variables)?;
-        let session = Session::try_new(limits, config.vars.clone())?;
+        let session = Session::try_new(limits, config.vars.clone())?.at(root);
         let steps = steps::discover(root, &session)?;
         let graph = Graph::new(root, &config, steps)?;
         Ok(Self { root: root.to_owned(), config, session, graph })
@@ -84,8 +84,13 @@ impl Project {
 
     /// The lake it writes.
     pub fn lake(&self) -> Result<Lake> {
-        let at_fault = |e| Error::project(self.root.join(FILE), None, format!("[lake]: {}", crate::error::explain(&e)));
-        Lake::open(&self.session, &self.config.lake.url, &self.root).map_err(at_fault)
+        Lake::open(&self.session, &self.config.lake.url, &self.root).map_err(|e| self.lake_error(&e))
+    }
+
+    /// What is wrong with the lake, with the line that says where it is.
+    pub fn lake_error(&self, error: &DataFusionError) -> Error {
+        let message = format!("[lake]: {}", crate::error::explain(error));
+        Error::project(self.root.join(FILE), self.config.line_of("[lake]"), message)
     }
 
     /// Makes a source known to the session under its name.
@@ -97,8 +102,8 @@ impl Project {
         };
         let context = self.session.context();
         let opened = files::open(context, &url).await;
-        let registered = opened.and_then(|table| context.register_table(TableReference::bare(name), table));
-        registered.map(|_| ()).map_err(|e| {
+        let registered = opened.and_then(|table| self.session.set_table(name, table));
+        registered.map_err(|e| {
             let line = self.config.source_line(name);
             Error::project(self.root.join(FILE), line, format!("source '{name}': {}", crate::error::explain(&e)))
         })
@@ -144,7 +149,6 @@ impl Project {
     /// Makes a step that is a view known to the session.
     pub async fn register_view(&self, step: &Step) -> Result<()> {
         let view = self.session.query(step.statement.clone()).await.map_err(|e| step.error(&e))?.into_view();
-        self.session.context().register_table(TableReference::bare(step.name.as_str()), view)?;
-        Ok(())
+        Ok(self.session.set_table(&step.name, view)?)
     }
 }

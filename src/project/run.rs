@@ -1,10 +1,10 @@
 //! Runs the steps of a project: each as soon as its inputs are there, checked, then published.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::time::{Duration, Instant};
 
 use datafusion::common::DataFusionError;
-use tokio::task::JoinSet;
+use tokio::task::{Id, JoinSet};
 
 use super::steps::Step;
 use super::{Project, checks};
@@ -48,18 +48,22 @@ pub trait Progress {
 pub async fn run(project: &Project, select: &[String], progress: &mut dyn Progress) -> Result<Vec<Report>> {
     let selected = project.graph.select(select)?;
     let sources: BTreeSet<&String> = selected.iter().flat_map(|&step| project.graph.sources(step)).collect();
+    let mut missing = BTreeMap::new();
     for source in sources {
-        project.register_source(source).await?;
+        if let Err(error) = project.register_source(source).await {
+            missing.insert(source.clone(), error);
+        }
     }
     let mut lake = project.lake()?;
     let tables: Vec<String> = project.graph.steps().iter().map(|step| step.name.clone()).collect();
-    lake.begin(&tables).await?;
-    let run = Run { project, id: run_id(), lake: std::sync::Arc::new(lake), selected };
+    lake.begin(&tables).await.map_err(|e| project.lake_error(&e))?;
+    let run = Run { project, id: run_id(), lake: std::sync::Arc::new(lake), selected, missing };
     let reports = run.all(progress).await;
     let Run { lake, id, .. } = run;
     // The steps are done, so nobody else holds the lake.
     if let Some(mut lake) = std::sync::Arc::into_inner(lake) {
-        lake.end(&id).await?;
+        // What cannot be removed now is removed when the next run begins; it takes nothing from what was published.
+        let _ = lake.end(&id).await;
     }
     Ok(reports)
 }
@@ -74,6 +78,8 @@ struct Run<'a> {
     id: String,
     lake: std::sync::Arc<Lake>,
     selected: BTreeSet<usize>,
+    /// The sources that cannot be read, and why.
+    missing: BTreeMap<String, Error>,
 }
 
 #[derive(Clone, Copy, PartialEq)]
@@ -88,8 +94,19 @@ impl Run<'_> {
     async fn all(&self, progress: &mut dyn Progress) -> Vec<Report> {
         let steps = self.project.graph.steps();
         let mut states = vec![State::Waiting; steps.len()];
-        let mut running: JoinSet<(usize, Report)> = JoinSet::new();
+        let mut running: JoinSet<Report> = JoinSet::new();
+        let mut places: HashMap<Id, usize> = HashMap::new();
         let mut reports = Vec::new();
+        for &at in &self.selected {
+            let error = self.project.graph.sources(at).iter().find_map(|source| self.missing.get(source));
+            if let Some(error) = error {
+                states[at] = State::Missing;
+                let outcome = Outcome::Failed(error.same());
+                let report = Report { step: steps[at].name.clone(), outcome, time: Duration::ZERO };
+                progress.finished(&report);
+                reports.push(report);
+            }
+        }
         loop {
             while let Some((at, missing)) = self.next_blocked(&states) {
                 states[at] = State::Missing;
@@ -104,24 +121,25 @@ impl Run<'_> {
                 progress.started(&steps[at].name);
                 let (session, lake) = (self.project.session.clone(), std::sync::Arc::clone(&self.lake));
                 let (step, id) = (steps[at].clone(), self.id.clone());
-                running.spawn(async move { (at, report(&session, &lake, &step, &id).await) });
+                let task = running.spawn(async move { report(&session, &lake, &step, &id).await });
+                places.insert(task.id(), at);
             }
-            match running.join_next().await {
+            let (task, report) = match running.join_next_with_id().await {
                 None => return reports,
-                Some(Ok((at, report))) => {
-                    let there = matches!(report.outcome, Outcome::Published(_) | Outcome::View);
-                    states[at] = if there { State::There } else { State::Missing };
-                    progress.finished(&report);
-                    reports.push(report);
-                }
-                Some(Err(e)) => {
-                    let crashed = states.iter().position(|state| *state == State::Running).unwrap_or(0);
-                    states[crashed] = State::Missing;
-                    let error = Error::Engine(DataFusionError::ExecutionJoin(Box::new(e)));
-                    let step = steps[crashed].name.clone();
-                    reports.push(Report { step, outcome: Outcome::Failed(error), time: Duration::ZERO });
-                }
-            }
+                Some(Ok((task, report))) => (task, Ok(report)),
+                Some(Err(e)) => (e.id(), Err(e)),
+            };
+            let Some(at) = places.remove(&task) else {
+                continue;
+            };
+            let report = report.unwrap_or_else(|e| {
+                let outcome = Outcome::Failed(Error::Engine(DataFusionError::ExecutionJoin(Box::new(e))));
+                Report { step: steps[at].name.clone(), outcome, time: Duration::ZERO }
+            });
+            let there = matches!(report.outcome, Outcome::Published(_) | Outcome::View);
+            states[at] = if there { State::There } else { State::Missing };
+            progress.finished(&report);
+            reports.push(report);
         }
     }
 
@@ -154,8 +172,7 @@ async fn make(session: &Session, lake: &Lake, step: &Step, run: &str) -> Result<
     let query = session.query(step.statement.clone()).await.map_err(|e| step.error(&e))?;
     checks::validate(session, step, query.schema())?;
     if step.header.is_view() {
-        let table = datafusion::common::TableReference::bare(step.name.as_str());
-        session.context().register_table(table, query.into_view()).map_err(|e| step.error(&e))?;
+        session.set_table(&step.name, query.into_view()).map_err(|e| step.error(&e))?;
         return Ok(Outcome::View);
     }
     let staged = lake.stage(run, &step.name, query, &step.header.partition_by).await.map_err(|e| step.error(&e))?;

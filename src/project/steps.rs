@@ -7,6 +7,7 @@ use datafusion::common::DataFusionError;
 
 use super::header::Header;
 use crate::error::{self, Error, Result};
+use crate::operators::ALL;
 use crate::session::Session;
 use crate::session::statement::Statement;
 
@@ -28,23 +29,36 @@ pub struct Step {
 impl Step {
     /// An engine's error in this step, with the line where it is known.
     pub fn error(&self, error: &DataFusionError) -> Error {
-        let line = error::position(error).map(|(line, _)| line);
-        Error::project(&self.file, line, error::explain(error))
+        located(&self.file, &self.sql, error)
     }
 
     /// The first line outside of comments that names a word.
     pub fn line_naming(&self, word: &str) -> Option<usize> {
-        let is_part = |c: char| c.is_alphanumeric() || c == '_';
-        let names = |line: &str| {
-            let code = line.split("--").next().unwrap_or("");
-            code.match_indices(word).any(|(at, _)| {
-                let before = code[..at].chars().next_back();
-                let after = code[at + word.len()..].chars().next();
-                !before.is_some_and(is_part) && !after.is_some_and(is_part)
-            })
-        };
-        self.sql.lines().position(names).map(|at| at + 1)
+        line_naming(&self.sql, word)
     }
+}
+
+fn line_naming(sql: &str, word: &str) -> Option<usize> {
+    let is_part = |c: char| c.is_alphanumeric() || c == '_';
+    let names = |line: &str| {
+        let code = line.split("--").next().unwrap_or("");
+        code.match_indices(word).any(|(at, _)| {
+            let before = code[..at].chars().next_back();
+            let after = code[at + word.len()..].chars().next();
+            !before.is_some_and(is_part) && !after.is_some_and(is_part)
+        })
+    };
+    sql.lines().position(names).map(|at| at + 1)
+}
+
+/// An engine's error in a file, with the line that it tells, or else that of the variable or operator that it names.
+fn located(file: &Path, sql: &str, error: &DataFusionError) -> Error {
+    let message = error::explain(error);
+    let variable = || message.strip_prefix("variable '")?.split('\'').next();
+    let operator = || ALL.iter().map(|operator| operator.name()).find(|name| message.starts_with(name));
+    let told = error::position(error).map(|(line, _)| line);
+    let line = told.or_else(|| line_naming(sql, variable().or_else(operator)?));
+    Error::project(file, line, message)
 }
 
 /// Reads all SQL files below the folder, in the order of their paths.
@@ -90,6 +104,8 @@ fn sql_files(folder: &Path, files: &mut Vec<PathBuf>) -> Result<()> {
 
 fn read(file: &Path, session: &Session) -> Result<Step> {
     let sql = std::fs::read_to_string(file).map_err(|e| Error::Io(file.display().to_string(), e))?;
+    // Some editors put a byte order mark first.
+    let sql = sql.trim_start_matches('\u{feff}').to_owned();
     let name = file.file_stem().map(|stem| stem.to_string_lossy().into_owned()).unwrap_or_default();
     let is_word = name.starts_with(|c: char| c.is_ascii_lowercase())
         && name.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_');
@@ -98,11 +114,7 @@ fn read(file: &Path, session: &Session) -> Result<Step> {
         return Err(Error::project(file, None, message));
     }
     let header = Header::read(file, &sql)?;
-    let located = |e: DataFusionError| {
-        let line = error::position(&e).map(|(line, _)| line);
-        Error::project(file, line, error::explain(&e))
-    };
-    let mut statements = session.parse(&sql).map_err(located)?;
+    let mut statements = session.parse(&sql).map_err(|e| located(file, &sql, &e))?;
     match (statements.pop(), statements.is_empty()) {
         (Some(statement), true) if statement.is_query() => {
             Ok(Step { name, file: file.to_owned(), header, statement, sql })

@@ -40,17 +40,18 @@ fn format_of(name: &str) -> Option<(&'static str, Option<&'static str>, String)>
 /// Opens what a path, a URL or a glob names; hive partitions (`month=2017-01/`) become columns.
 pub async fn open(context: &SessionContext, path: &str) -> Result<Arc<dyn TableProvider>> {
     let state = context.state();
-    let (url, files) = find(&state, path).await?;
+    let (urls, files) = find(&state, path).await?;
     let (format, extension) = format(&state, path, &files)?;
     let options = ListingOptions::new(format).with_file_extension(extension);
-    let store = state.runtime_env().object_store(url.object_store())?;
-    let schema = schema(&state, &store, &options, &files).await.map_err(|e| e.context(format!("reading '{path}'")))?;
-    let found = options.infer_partitions(&state, &url).await.map_err(|e| e.context(format!("reading '{path}'")))?;
+    let reading = |e: DataFusionError| e.context(format!("reading '{path}'"));
+    let store = state.runtime_env().object_store(urls[0].object_store())?;
+    let schema = schema(&state, &store, &options, &files).await.map_err(reading)?;
+    let found = options.infer_partitions(&state, &urls[0]).await.map_err(reading)?;
     // A column that the files hold as well is read from the files, where it has its own type.
-    let partitions = found.into_iter().filter(|name| schema.column_with_name(name).is_none());
+    let partitions = found.into_iter().filter(|name| urls.len() == 1 && schema.column_with_name(name).is_none());
     // Plain text: the dictionary that DataFusion would take overflows in queries that copy it into more rows than it has keys.
     let options = options.with_table_partition_cols(partitions.map(|name| (name, DataType::Utf8)).collect());
-    let config = ListingTableConfig::new(url).with_listing_options(options).with_schema(schema);
+    let config = ListingTableConfig::new_with_multi_paths(urls).with_listing_options(options).with_schema(schema);
     Ok(Arc::new(ListingTable::try_new(config)?))
 }
 
@@ -77,24 +78,52 @@ fn parse(path: &str) -> Result<ListingTableUrl> {
     ListingTableUrl::parse(&path[..=folder])?.with_glob(&path[folder + 1..])
 }
 
-/// The files that a path stands for. A path without a slash at its end may still be a folder on an object store.
-async fn find(state: &SessionState, path: &str) -> Result<(ListingTableUrl, Vec<ObjectMeta>)> {
-    let folder = format!("{}/", path.trim_end_matches('/'));
+/// The places that a path stands for, and the files there. A path without a slash at its end may still be a folder on an
+/// object store.
+async fn find(state: &SessionState, path: &str) -> Result<(Vec<ListingTableUrl>, Vec<ObjectMeta>)> {
     let as_given = parse(path).map_err(|e| e.context(format!("'{path}' is not a path")))?;
-    let files = list(state, &as_given, path).await?;
-    if !files.is_empty() {
-        return Ok((as_given, files));
+    let mut listed = list(state, &as_given, path).await?;
+    let mut urls = vec![as_given.clone()];
+    if listed.is_empty() && as_given.get_glob().is_some() {
+        // DataFusion matches a glob without the folders of partitions (`month=2017-01`); this one may mean them.
+        (urls, listed) = glob_whole_paths(state, &as_given, path).await?;
+    } else if listed.is_empty() && as_given.scheme() != "file" && !as_given.is_collection() {
+        let folder = ListingTableUrl::parse(format!("{path}/"))?;
+        listed = list(state, &folder, path).await?;
+        urls = vec![folder];
     }
-    if as_given.scheme() != "file" && !as_given.is_collection() && as_given.get_glob().is_none() {
-        let url = ListingTableUrl::parse(&folder)?;
-        let files = list(state, &url, path).await?;
-        if !files.is_empty() {
-            return Ok((url, files));
-        }
+    let any = !listed.is_empty();
+    listed.retain(|file| file.size > 0);
+    if !listed.is_empty() {
+        return Ok((urls, listed));
     }
-    plan_err!(
-        "there is no file at '{path}'; a table is a file, a folder or a glob of parquet, csv, json or arrow files"
-    )
+    match any {
+        true => plan_err!("every file at '{path}' is empty, so it has no columns"),
+        false => plan_err!(
+            "there is no file at '{path}'; a table is a file, a folder or a glob of parquet, csv, json or arrow files"
+        ),
+    }
+}
+
+async fn glob_whole_paths(
+    state: &SessionState,
+    url: &ListingTableUrl,
+    path: &str,
+) -> Result<(Vec<ListingTableUrl>, Vec<ObjectMeta>)> {
+    let base = ListingTableUrl::try_new(url.get_url().clone(), None)?;
+    let below = |file: &ObjectMeta| {
+        let rest = file.location.as_ref().strip_prefix(base.prefix().as_ref())?;
+        Some(rest.trim_start_matches('/').to_owned())
+    };
+    let mut files = list(state, &base, path).await?;
+    files
+        .retain(|file| below(file).is_some_and(|name| url.get_glob().as_ref().is_some_and(|glob| glob.matches(&name))));
+    let urls = files.iter().map(|file| {
+        let mut url = base.get_url().clone();
+        url.set_path(file.location.as_ref());
+        ListingTableUrl::try_new(url, None)
+    });
+    Ok((urls.collect::<Result<_>>()?, files))
 }
 
 async fn list(state: &SessionState, url: &ListingTableUrl, path: &str) -> Result<Vec<ObjectMeta>> {
@@ -106,7 +135,6 @@ async fn list(state: &SessionState, url: &ListingTableUrl, path: &str) -> Result
         Err(e) if is_not_found(&e) => Vec::new(),
         Err(e) => return Err(e.context(format!("listing '{path}'"))),
     };
-    files.retain(|file| file.size > 0);
     files.sort_by(|a, b| a.location.cmp(&b.location));
     Ok(files)
 }
@@ -127,6 +155,13 @@ fn format(state: &SessionState, path: &str, files: &[ObjectMeta]) -> Result<(Arc
             files.first().map_or("", |file| file.location.filename().unwrap_or(""))
         );
     };
+    let other = files.iter().find(|file| format_of(file.location.as_ref()).is_some_and(|(other, ..)| other != format));
+    if let Some(other) = other {
+        return plan_err!(
+            "'{path}' holds {format} files and '{}'; name the ones to read by a glob such as '*.{extension}'",
+            other.location.filename().unwrap_or("")
+        );
+    }
     if format == "parquet" {
         return Ok((Arc::new(parquet(state)), extension));
     }
@@ -137,8 +172,9 @@ fn format(state: &SessionState, path: &str, files: &[ObjectMeta]) -> Result<(Arc
     }
 }
 
-/// The schema of all files. For formats that carry a schema, a column of two types is told with both files; columns
-/// that only some files have are NULL in the others.
+/// The schema of all files. A column of two types is told with both files, but for CSV, whose types are guesses: there it
+/// is widened. Columns that only some files have are NULL in the others, but for CSV, where columns go by position and
+/// must be the same in all.
 async fn schema(
     state: &SessionState,
     store: &Arc<dyn ObjectStore>,
@@ -147,11 +183,7 @@ async fn schema(
 ) -> Result<SchemaRef> {
     let files: Vec<&ObjectMeta> =
         files.iter().filter(|file| file.location.as_ref().ends_with(&options.file_extension)).collect();
-    let carries_schema = ["parquet", "arrow"].contains(&options.file_extension.as_str());
-    if !carries_schema {
-        let files: Vec<ObjectMeta> = files.into_iter().cloned().collect();
-        return options.format.infer_schema(state, store, &files).await;
-    }
+    let is_csv = options.file_extension.starts_with("csv");
     let reads: Vec<_> = files
         .iter()
         .map(|file| async move {
@@ -160,6 +192,17 @@ async fn schema(
         })
         .collect();
     let schemas: Vec<SchemaRef> = futures::stream::iter(reads).buffered(32).try_collect().await?;
+    let names =
+        |schema: &SchemaRef| schema.fields().iter().map(|field| field.name().as_str()).collect::<Vec<_>>().join(", ");
+    if let (true, Some(at)) = (is_csv, schemas.iter().position(|schema| names(schema) != names(&schemas[0]))) {
+        return plan_err!(
+            "the columns of '{}' are {} but those of '{}' are {}; they must be the same in the same order",
+            files[0].location,
+            names(&schemas[0]),
+            files[at].location,
+            names(&schemas[at])
+        );
+    }
     let mut merged: Vec<(FieldRef, usize)> = Vec::new();
     for (at, schema) in schemas.iter().enumerate() {
         for field in schema.fields() {
@@ -168,19 +211,17 @@ async fn schema(
                 continue;
             };
             let (known, first) = &mut merged[slot];
-            if known.data_type() != field.data_type() {
+            let (old, new) = (known.data_type().clone(), field.data_type().clone());
+            let Some(common) = common_type(&old, &new, is_csv) else {
                 return plan_err!(
-                    "column '{}' is {} in '{}' but {} in '{}'; rewrite one of them, or read them as two tables and cast",
+                    "column '{}' is {old} in '{}' but {new} in '{}'; rewrite one of them, or read them as two tables and cast",
                     field.name(),
-                    known.data_type(),
                     files[*first].location,
-                    field.data_type(),
                     files[at].location
                 );
-            }
-            if field.is_nullable() && !known.is_nullable() {
-                *known = Arc::new(Field::clone(known).with_nullable(true));
-            }
+            };
+            let nullable = known.is_nullable() || field.is_nullable();
+            *known = Arc::new(Field::clone(known).with_data_type(common).with_nullable(nullable));
         }
     }
     let in_all = |name: &str| schemas.iter().all(|schema| schema.column_with_name(name).is_some());
@@ -192,4 +233,14 @@ async fn schema(
         })
         .collect();
     Ok(Arc::new(Schema::new(fields)))
+}
+
+fn common_type(a: &DataType, b: &DataType, widen: bool) -> Option<DataType> {
+    match (a, b) {
+        _ if a == b => Some(a.clone()),
+        _ if !widen => None,
+        (DataType::Null, other) | (other, DataType::Null) => Some(other.clone()),
+        (DataType::Int64, DataType::Float64) | (DataType::Float64, DataType::Int64) => Some(DataType::Float64),
+        _ => Some(DataType::Utf8),
+    }
 }

@@ -157,3 +157,31 @@ fn a_reader_that_has_seen_enough_is_no_error() {
     let ran: Ran = child.wait_with_output().unwrap().into();
     assert_eq!((ran.ok().stderr.as_str()), "");
 }
+
+#[test]
+fn a_table_can_be_named_again_and_again() {
+    let project = shop();
+    project.run("run", &[]).ok();
+    let ran = project.sql("SELECT count(*) AS n FROM lists; SELECT count(*) AS m FROM lists; SHOW TABLES").ok();
+    assert!(ran.stdout.starts_with("n\n") && ran.stdout.contains("\nm\n"), "{}", ran.stdout);
+    let file = project.path().join("raw.csv");
+    let twice = format!("SELECT count(*) AS n FROM '{0}'; SELECT count(*) AS m FROM '{0}'", file.display());
+    assert_eq!(run(&["sql", "--format", "csv", "-c", &twice]).ok().stdout, "n\n3\nm\n3\n");
+}
+
+#[test]
+fn globs_reach_into_partition_folders() {
+    let folder = tempfile::TempDir::new().unwrap();
+    for month in ["01", "02", "03"] {
+        let file = folder.path().join(format!("month=2017-{month}/a.csv"));
+        std::fs::create_dir_all(file.parent().unwrap()).unwrap();
+        std::fs::write(file, "n\n1\n").unwrap();
+    }
+    let count = |glob: &str| {
+        let query = format!("SELECT count(*) AS n FROM '{}/{glob}'", folder.path().display());
+        run(&["sql", "--format", "csv", "-c", &query]).ok().stdout
+    };
+    assert_eq!(count("month=2017-0[12]/*.csv"), "n\n2\n");
+    assert_eq!(count("*/*.csv"), "n\n3\n");
+    assert_eq!(count("*.csv"), "n\n3\n", "partition folders do not count");
+}

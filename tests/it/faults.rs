@@ -187,3 +187,40 @@ fn too_little_memory_is_an_error_that_says_so() {
     run(&["sql", "--memory-limit", "8M", "-c", query]).failed(1, &["memory", "--memory-limit"]);
     run(&["sql", "--memory-limit", "2G", "-c", query]).ok();
 }
+
+#[test]
+fn files_of_others_are_never_deleted() {
+    let project = TestProject::new("[sources.raw]\nurl = \"lake/t/mine.csv\"\n", &[("t.sql", "SELECT * FROM raw")]);
+    project.write("lake/t/mine.csv", ROWS);
+    project.run("run", &[]).failed(1, &["lakeside.toml:2: [lake]: ", "'mine.csv' that Lakeside did not write"]);
+    assert!(project.path().join("lake/t/mine.csv").exists());
+}
+
+#[test]
+fn csv_files_whose_columns_differ_are_told() {
+    let project = TestProject::new("[sources.raw]\nurl = \"raw/\"\n", &[("t.sql", "SELECT * FROM raw")]);
+    project.write("raw/a.csv", "id,qty\n1,100\n");
+    project.write("raw/b.csv", "qty,id\n200,2\n");
+    project.run("run", &[]).failed(1, &["source 'raw'", "a.csv' are id, qty but those of", "b.csv' are qty, id"]);
+    project.write("raw/b.csv", "id,qty\n2,many\n");
+    project.run("run", &[]).ok();
+    assert_eq!(project.sql("SELECT qty FROM t ORDER BY id").ok().stdout, "qty\n100\nmany\n");
+}
+
+#[test]
+fn a_missing_source_stops_only_what_reads_it() {
+    let project =
+        project(&[("t.sql", "SELECT * FROM gone"), ("u.sql", "SELECT * FROM raw"), ("v.sql", "SELECT * FROM t")]);
+    let toml = format!("name = \"t\"\n[lake]\nurl = \"lake\"\n{SOURCE}[sources.gone]\nurl = \"gone/\"\n");
+    project.write("lakeside.toml", &toml);
+    project
+        .run("run", &[])
+        .failed(1, &["lakeside.toml:6: source 'gone'", "v", "skipped, as it needs t", "1 of 3 steps done"]);
+    assert_eq!(project.sql("SELECT count(*) AS n FROM u").ok().stdout, "n\n2\n");
+}
+
+#[test]
+fn a_header_key_that_stands_twice_is_told() {
+    let project = project(&[("t.sql", "-- key: a\n-- key: b\nSELECT * FROM raw")]);
+    project.run("run", &[]).failed(1, &["t.sql:2: header key 'key' stands twice"]);
+}

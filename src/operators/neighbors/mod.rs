@@ -159,7 +159,7 @@ impl Chosen {
         });
         let taken = [entity, feature, weight];
         let mut left = (0..input.width()).filter(|at| !taken.contains(&Some(*at)));
-        if entity.is_none() && feature.is_none() && input.width() > 3 {
+        if (entity.is_none() || feature.is_none()) && input.width() > 3 {
             return plan_err!(
                 "neighbors: the input has {} columns ({}); name the ones to use with entity =>, feature => and weight =>, or select two or three",
                 input.width(),
