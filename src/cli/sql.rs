@@ -8,6 +8,7 @@ use clap::Args;
 use super::output::{Format, print};
 use super::{LimitArgs, shell};
 use crate::error::{Error, Result};
+use crate::operators::arguments::nearest;
 use crate::project::{self, Project};
 use crate::session::Session;
 use crate::session::statement::Statement;
@@ -109,7 +110,25 @@ impl Place {
         if let Some(project) = &self.project {
             project.provide(&statement).await?;
         }
-        self.session.query(statement).await.map_err(|e| located(text, &e))
+        self.session.query(statement).await.map_err(|e| match located(text, &e) {
+            Error::Steps(message) => Error::Steps(self.suggest(message)),
+            other => other,
+        })
+    }
+
+    /// Adds to a message about a table that is not there the name most like it.
+    fn suggest(&self, message: String) -> String {
+        let missing = message.split_once("table '").and_then(|(_, rest)| rest.split_once("' not found"));
+        let (Some((name, _)), Some(project)) = (missing, &self.project) else {
+            return message;
+        };
+        let steps = project.graph.steps().iter().map(|step| step.name.as_str());
+        let known: Vec<&str> = steps.chain(project.config.sources.keys().map(String::as_str)).collect();
+        match nearest(name, &known) {
+            Some(near) if near == name => format!("{message}; `lakeside run` makes it"),
+            Some(near) => format!("{message}, did you mean '{near}'?"),
+            None => message,
+        }
     }
 }
 

@@ -14,7 +14,7 @@ pub struct TopK {
 }
 
 impl TopK {
-    /// An empty selection of at most `k` pairs; all scores must be above or at `floor` to be looked at.
+    /// An empty selection of at most `k` pairs.
     pub fn new(k: usize) -> Self {
         Self { k, buffer: Vec::new(), floor: f32::NEG_INFINITY }
     }

@@ -9,6 +9,7 @@
 //!   Lakeside reads what the list says. A reader that globs the folder meanwhile may see both generations for a
 //!   moment; object stores have no operation that could prevent it.
 //!
+//! The files of the last generation are deleted at once, so a reader that is in the middle of them has to ask again.
 //! Whatever a run that died has left is removed when the next begins.
 
 mod local;

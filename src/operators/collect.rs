@@ -14,7 +14,7 @@ use datafusion::execution::memory_pool::MemoryReservation;
 use futures::StreamExt;
 use tokio::sync::Mutex;
 
-use super::ids::{Interner, Space};
+use super::ids::{Interner, Numbering, Space};
 
 /// How an input is read and how its columns are called in messages.
 #[derive(Debug, Clone, PartialEq)]
@@ -59,6 +59,28 @@ impl Chunk {
     pub fn renumber(&mut self, column: usize, numbers: &[u32]) {
         self.codes[column].iter_mut().for_each(|code| *code = numbers[*code as usize]);
     }
+}
+
+/// Numbers the ids at all these places, each a table and a column of it, together and rewrites their codes.
+pub fn number(
+    tables: &mut [Vec<Chunk>],
+    places: &[(usize, usize)],
+    data_type: &DataType,
+    out: &DataType,
+) -> Result<Numbering> {
+    let mut space = Space::try_new(data_type)?;
+    let mut counts = Vec::new();
+    for &(table, column) in places {
+        for chunk in &mut tables[table] {
+            chunk.enter(column, &mut space)?;
+            chunk.count(column, &mut counts, space.size());
+        }
+    }
+    let (numbering, numbers) = space.number(&counts, out)?;
+    for &(table, column) in places {
+        tables[table].iter_mut().for_each(|chunk| chunk.renumber(column, &numbers));
+    }
+    Ok(numbering)
 }
 
 #[derive(Default)]

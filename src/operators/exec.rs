@@ -83,7 +83,7 @@ impl OperatorExec {
         let task = Arc::clone(&self.task);
         let time = MetricBuilder::new(&self.metrics).subset_time("build_time", 0);
         let future = async move {
-            // Spawned only when polled; dropping the last waiter aborts it.
+            // Spawned only when polled; dropping the last waiter stops the reading of inputs.
             let work = SpawnedTask::spawn(async move {
                 let _timer = time.timer();
                 task.build(inputs, resources).await

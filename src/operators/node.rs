@@ -52,6 +52,14 @@ pub trait Built: Send + Sync {
     fn worker(self: Arc<Self>) -> Box<dyn Worker>;
 }
 
+/// Blocks of about equal work: enough for an even share, and short enough to be cancelled between.
+pub const BLOCKS_PER_THREAD: usize = 128;
+
+/// How many entities or users a block has at the most, where each has up to `k` result rows: about a batch of rows.
+pub fn rows_per_block(k: usize) -> usize {
+    (8192 / k.max(1)).max(1)
+}
+
 /// Does blocks of work for one partition.
 pub trait Worker: Send {
     /// The result rows of a block, and the multiply-adds that they took.

@@ -16,7 +16,7 @@ use twox_hash::XxHash64;
 /// See the documentation attribute.
 #[user_doc(
     doc_section(label = "Hashing Functions"),
-    description = "A number in [0, 1) that looks random but is always the same for the same values, on every machine and in every version: XXH64 of the values' text. For splits and samples that stay put when rows are added. NULL is a value like any other. Give a word of your own as one of the values to get another split.",
+    description = "A number in [0, 1) that looks random but is always the same for the same values, on every machine: XXH64 of the values' text. For splits and samples that stay put when rows are added. NULL is a value like any other. Give a word of your own as one of the values to get another split.",
     syntax_example = "hash_uniform(value [, value ..])",
     sql_example = r#"> SELECT user_id FROM users WHERE hash_uniform(user_id, 'holdout') < 0.1;"#,
     argument(name = "value", description = "Values of any type that can be cast to text.")

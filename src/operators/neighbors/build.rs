@@ -15,9 +15,9 @@ use datafusion::physical_plan::metrics::MetricBuilder;
 use crate::kernels::csr::Csr;
 use crate::kernels::similarity::{Neighbors, Search, Settings, Similarity};
 use crate::kernels::weighting::Weighting;
-use crate::operators::collect::{Chunk, Columns, LARGEST_WEIGHT, collect};
-use crate::operators::ids::{Numbering, Space};
-use crate::operators::node::{Built, Resources, Task, Worker};
+use crate::operators::collect::{Chunk, Columns, LARGEST_WEIGHT, collect, number};
+use crate::operators::ids::Numbering;
+use crate::operators::node::{BLOCKS_PER_THREAD, Built, Resources, Task, Worker, rows_per_block};
 
 const ENTITY: usize = 0;
 const FEATURE: usize = 1;
@@ -93,7 +93,7 @@ struct Index {
 
 impl Index {
     fn build(
-        mut chunks: Vec<Chunk>,
+        chunks: Vec<Chunk>,
         columns: &Columns,
         id_type: &DataType,
         settings: Settings,
@@ -101,8 +101,11 @@ impl Index {
         resources: Resources,
     ) -> Result<Self> {
         let Resources { memory, metrics, threads } = resources;
-        let entities = renumber(&mut chunks, ENTITY, &columns.types[ENTITY], id_type)?;
-        let features = renumber(&mut chunks, FEATURE, &columns.types[FEATURE], &columns.types[FEATURE])?;
+        let mut tables = [chunks];
+        let entities = number(&mut tables, &[(0, ENTITY)], &columns.types[ENTITY], id_type)?;
+        let feature_type = &columns.types[FEATURE];
+        let features = number(&mut tables, &[(0, FEATURE)], feature_type, feature_type)?;
+        let [chunks] = tables;
         let entries: usize = chunks.iter().map(|chunk| chunk.codes[ENTITY].len()).sum();
         let (rows, weighted) = (entities.ids.len(), columns.weight.is_some());
         // At the peak there are the rows read and two matrices.
@@ -125,16 +128,10 @@ impl Index {
         let similarity = Arc::new(Similarity::new(matrix, entities.order.clone(), settings));
         count("matrix_bytes", similarity.bytes());
         memory.try_resize(similarity.bytes())?;
-        let most_rows = (BATCH_ROWS / settings.k.max(1)).max(1);
-        let bounds = similarity.blocks(most_rows, threads * BLOCKS_PER_THREAD);
+        let bounds = similarity.blocks(rows_per_block(settings.k), threads * BLOCKS_PER_THREAD);
         Ok(Self { similarity, entities, bounds, schema, _memory: memory })
     }
 }
-
-/// Rows of a result batch at the most, unless one entity alone has more neighbors.
-const BATCH_ROWS: usize = 8192;
-/// Blocks of about equal work: enough for an even share, and short enough to be cancelled between.
-const BLOCKS_PER_THREAD: usize = 128;
 
 /// What holds for single rows must hold for their sums too, and BM25 knows no negative frequencies.
 fn check_weights(matrix: &Csr, settings: Settings) -> Result<()> {
@@ -147,19 +144,6 @@ fn check_weights(matrix: &Csr, settings: Settings) -> Result<()> {
         return exec_err!("neighbors: weighting 'bm25' needs weights of at least 0, as they stand for frequencies");
     }
     Ok(())
-}
-
-/// Numbers the ids of one column over all chunks and rewrites its codes.
-fn renumber(chunks: &mut [Chunk], column: usize, data_type: &DataType, out: &DataType) -> Result<Numbering> {
-    let mut space = Space::try_new(data_type)?;
-    let mut counts = Vec::new();
-    for chunk in chunks.iter_mut() {
-        chunk.enter(column, &mut space)?;
-        chunk.count(column, &mut counts, space.size());
-    }
-    let (numbering, numbers) = space.number(&counts, out)?;
-    chunks.iter_mut().for_each(|chunk| chunk.renumber(column, &numbers));
-    Ok(numbering)
 }
 
 impl Built for Index {

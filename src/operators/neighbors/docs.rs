@@ -10,21 +10,21 @@ pub(super) fn documentation() -> Documentation {
         "The `k` most similar entities of each entity. An entity is a row of weights over features: items over the users \
 who bought them, users over their items, items over the words of their text. Entities without a common feature are \
 never neighbors. Repeated (entity, feature) rows are summed. With `r_ik` the weight of entity `i` for feature `k`, \
-`F_i` its features, `c` the number of common features, `N` the number of all features and `h` the shrinkage:
+`norm_i` their Euclidean norm, `n_i` the number of its features, `c` the number of common features, `N` the number of all features and `h` the shrinkage:
 
 | metric | score |
 | --- | --- |
-| `cosine` | `sum r_ik r_jk / (|r_i| |r_j| + h)`, norms over all features |
+| `cosine` | `sum r_ik r_jk / (norm_i norm_j + h)`, norms over all features |
 | `centered_cosine` | cosine after subtracting from each weight its entity's mean (LensKit) |
 | `adjusted_cosine` | cosine after subtracting from each weight its feature's mean (Sarwar et al. 2001) |
 | `pearson` | entity means subtracted; numerator and norms over the common features only (Resnick et al. 1994) |
-| `jaccard` | `c / (|F_i| + |F_j| - c + h)` |
-| `dice` | `2c / (|F_i| + |F_j| + h)` |
-| `tversky` | `c / (c + alpha (|F_i| - c) + beta (|F_j| - c) + h)` (Tversky 1977) |
+| `jaccard` | `c / (n_i + n_j - c + h)` |
+| `dice` | `2c / (n_i + n_j + h)` |
+| `tversky` | `c / (c + alpha (n_i - c) + beta (n_j - c) + h)` (Tversky 1977) |
 | `overlap` | `c` |
-| `lift` | `c N / (|F_i| |F_j| + h)` |
-| `asymmetric_cosine` | `sum r_ik r_jk / (|r_i|^(2 alpha) |r_j|^(2 (1 - alpha)) + h)` (Aiolli 2013) |
-| `euclidean` | `1 / (1 + |r_i - r_j| + h)`, absent weights being 0 |
+| `lift` | `c N / (n_i n_j + h)` |
+| `asymmetric_cosine` | `sum r_ik r_jk / (norm_i^(2 alpha) norm_j^(2 (1 - alpha)) + h)` (Aiolli 2013) |
+| `euclidean` | `1 / (1 + d + h)`, `d` the Euclidean distance, absent weights being 0 |
 
 Result: the entity's column under its own name and type, `neighbor_id` of the same type, `score` (Float32) and `rank` \
 (Int32 from 1). Equal scores are ordered by the smaller id. The result is the same, bit for bit, for any number of \

@@ -9,7 +9,7 @@ use datafusion::arrow::compute::take;
 use datafusion::arrow::datatypes::{DataType, Field, Fields, Schema, SchemaRef};
 use datafusion::arrow::record_batch::RecordBatch;
 use datafusion::common::runtime::SpawnedTask;
-use datafusion::common::{DataFusionError, Result};
+use datafusion::common::{DataFusionError, Result, exec_err};
 use datafusion::execution::SendableRecordBatchStream;
 use datafusion::execution::memory_pool::MemoryReservation;
 use datafusion::physical_plan::metrics::MetricBuilder;
@@ -17,9 +17,9 @@ use datafusion::physical_plan::metrics::MetricBuilder;
 use super::IdTypes;
 use crate::kernels::csr::Csr;
 use crate::kernels::scoring::{Mask, Recommendations, Score, Scoring, Side};
-use crate::operators::collect::{Chunk, Columns, collect};
-use crate::operators::ids::{Numbering, Space};
-use crate::operators::node::{Built, Resources, Task, Worker};
+use crate::operators::collect::{Chunk, Columns, collect, number};
+use crate::operators::ids::Numbering;
+use crate::operators::node::{BLOCKS_PER_THREAD, Built, Resources, Task, Worker, rows_per_block};
 
 /// The settings of a call.
 #[derive(Debug, Clone, Copy)]
@@ -129,11 +129,6 @@ struct Lists {
     _memory: MemoryReservation,
 }
 
-/// Rows of a result batch at the most, unless one user alone has a longer list.
-const BATCH_ROWS: usize = 8192;
-/// Blocks of about equal work: enough for an even share, and short enough to be cancelled between.
-const BLOCKS_PER_THREAD: usize = 128;
-
 impl Lists {
     fn build(
         mut tables: Vec<Vec<Chunk>>,
@@ -181,8 +176,7 @@ impl Lists {
         count("items", item_count);
         drop(tables);
         memory.try_resize(scoring.bytes())?;
-        let most_rows = (BATCH_ROWS / settings.k.max(1)).max(1);
-        let bounds = scoring.blocks(most_rows, threads * BLOCKS_PER_THREAD);
+        let bounds = scoring.blocks(rows_per_block(settings.k), threads * BLOCKS_PER_THREAD);
         Ok(Self { scoring, users, items, bounds, schema, _memory: memory })
     }
 }
@@ -208,28 +202,6 @@ fn columns_of(kind: Kind, side: Side, parts: Parts) -> Vec<(usize, usize)> {
         }
     }
     places
-}
-
-/// Numbers the ids at all these places together and rewrites their codes.
-fn number(
-    tables: &mut [Vec<Chunk>],
-    places: &[(usize, usize)],
-    data_type: &DataType,
-    out: &DataType,
-) -> Result<Numbering> {
-    let mut space = Space::try_new(data_type)?;
-    let mut counts = Vec::new();
-    for &(table, column) in places {
-        for chunk in &mut tables[table] {
-            chunk.enter(column, &mut space)?;
-            chunk.count(column, &mut counts, space.size());
-        }
-    }
-    let (numbering, numbers) = space.number(&counts, out)?;
-    for &(table, column) in places {
-        tables[table].iter_mut().for_each(|chunk| chunk.renumber(column, &numbers));
-    }
-    Ok(numbering)
 }
 
 /// The rows of a table as a matrix, its rows sorted and without repeats.
@@ -266,6 +238,9 @@ impl Worker for ListWorker {
         let lists = &*self.lists;
         let mut found = Recommendations::default();
         self.scorer.score(lists.bounds[block]..lists.bounds[block + 1], &mut found);
+        if found.score.iter().any(|score| !score.is_finite()) {
+            return exec_err!("recommend: scores leave the range of Float32; scale the weights or the scores down");
+        }
         let mut columns: Vec<ArrayRef> = vec![
             take(&lists.users.ids, &UInt32Array::from(found.user), None)?,
             take(&lists.items.ids, &UInt32Array::from(found.item), None)?,
