@@ -124,11 +124,13 @@ impl Place {
         };
         let steps = project.graph.steps().iter().map(|step| step.name.as_str());
         let known: Vec<&str> = steps.chain(project.config.sources.keys().map(String::as_str)).collect();
-        match nearest(name, &known) {
-            Some(near) if near == name => format!("{message}; `lakeside run` makes it"),
-            Some(near) => format!("{message}, did you mean '{near}'?"),
-            None => message,
-        }
+        let hint = match nearest(name, &known) {
+            Some(near) if near == name => "; `lakeside run` makes it".to_owned(),
+            Some(near) => format!(", did you mean '{near}'?"),
+            None => String::new(),
+        };
+        // The lines that follow point at the place.
+        message.replacen("' not found", &format!("' not found{hint}"), 1)
     }
 }
 

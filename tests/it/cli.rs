@@ -115,7 +115,7 @@ fn sql_knows_sources_tables_and_what_there_is() {
     for name in ["raw", "purchases", "item_neighbors", "lists"] {
         assert!(tables.contains(&format!(",{name},")), "{tables}");
     }
-    project.sql("SELECT * FROM purchase").failed(1, &["table 'purchase' not found", "did you mean 'purchases'?"]);
+    project.sql("SELECT * FROM purchase").failed(1, &["table 'purchase' not found, did you mean 'purchases'?"]);
 }
 
 #[test]
