@@ -176,3 +176,21 @@ fn the_shipped_project_is_right_and_deterministic() {
         assert!(one == three, "{name} differs between 1 and 3 threads");
     }
 }
+
+/// Neither the order of input rows nor the number of threads changes a bit of a result.
+#[test]
+fn the_order_of_input_does_not_show() {
+    let events = "SELECT value AS n, value % 97 AS item, value * value % 211 AS u, 1 + value % 9 * 0.37 AS w FROM generate_series(1, 4000)";
+    for metric in ["cosine", "pearson", "adjusted_cosine", "jaccard", "euclidean"] {
+        let answer = |order: &str, threads: &str| {
+            let rows = format!("SELECT item, u, w FROM ({events}) ORDER BY {order}");
+            let query = format!("SELECT * FROM neighbors(({rows}), metric => '{metric}', k => 7) ORDER BY 1, 4");
+            run(&["sql", "--threads", threads, "--format", "json", "-c", &query]).ok().stdout
+        };
+        let expected = answer("n", "1");
+        assert!(expected.lines().count() > 97, "{expected}");
+        for (order, threads) in [("n DESC", "2"), ("hash_uniform(n)", "7"), ("w, u, item", "3")] {
+            assert!(answer(order, threads) == expected, "{metric} by {order} with {threads} threads differs");
+        }
+    }
+}
