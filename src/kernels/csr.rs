@@ -1,50 +1,128 @@
 //! A sparse matrix in compressed rows, the shape in which every kernel takes its input.
 
-/// A sparse matrix by rows: row `r` has its entries at `offsets[r]..offsets[r + 1]`.
-///
-/// An unweighted matrix keeps no values: each of its entries counts as 1.
+use std::ops::Range;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+
+use rayon::prelude::*;
+
+/// An entry of a row: its column above, the bits of its value below, so that whole words sort by column.
+pub mod entry {
+    /// An entry of this column and value.
+    #[inline(always)]
+    pub fn pack(column: u32, value: f32) -> u64 {
+        u64::from(column) << 32 | u64::from(value.to_bits())
+    }
+
+    /// The column of an entry.
+    #[inline(always)]
+    pub fn column(entry: u64) -> u32 {
+        (entry >> 32) as u32
+    }
+
+    /// The value of an entry.
+    #[inline(always)]
+    pub fn value(entry: u64) -> f32 {
+        f32::from_bits(entry as u32)
+    }
+}
+
+/// A sparse matrix by rows: row `r` has the entries `offsets[r]..offsets[r + 1]`, its columns rising and distinct.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Csr {
-    /// Number of columns; every entry of `indices` is below it.
+    /// Number of columns; the column of every entry is below it.
     pub columns: usize,
-    /// `rows + 1` positions into `indices`, rising.
+    /// `rows + 1` positions into `entries`, rising.
     pub offsets: Vec<usize>,
-    /// The column of each entry.
-    pub indices: Vec<u32>,
-    /// The value of each entry, or nothing for an unweighted matrix.
-    pub values: Vec<f32>,
+    /// Packed columns and values, see [`entry`].
+    pub entries: Vec<u64>,
+}
+
+/// Some of the (row, column, value) triples that a matrix is built from.
+#[derive(Debug, Default)]
+pub struct Triples<'a> {
+    /// Codes of rows, codes of columns, and values, which are absent where each is 1.
+    pub pieces: Vec<(&'a [u32], &'a [u32], &'a [f32])>,
+    /// The row that each code stands for.
+    pub rows: &'a [u32],
+    /// The column that each code stands for.
+    pub columns: &'a [u32],
 }
 
 impl Csr {
-    /// Groups entries by row, by counting; within a row they keep the order they came in.
+    /// Groups triples by row, sorts each row by column and sums what has the same row and column. The summands are
+    /// ordered by value first, so the result does not depend on the order in which triples come.
     ///
-    /// `chunks` are slices of `(row, column, value)`, the values empty for an unweighted matrix.
-    pub fn from_entries(rows: usize, columns: usize, chunks: &[(&[u32], &[u32], &[f32])]) -> Self {
-        let mut offsets = vec![0usize; rows + 1];
-        for (chunk_rows, _, _) in chunks {
-            for &row in *chunk_rows {
-                offsets[row as usize + 1] += 1;
+    /// Works on the threads of the current pool, one for each of `parts`.
+    pub fn build(rows: usize, columns: usize, parts: &[Triples<'_>]) -> Self {
+        let mut cursors: Vec<Vec<u32>> = parts.par_iter().map(|part| part.count_rows(rows)).collect();
+        let offsets = claim(rows, &mut cursors);
+        // Parts fill every row in turn; each slot is written once, by the part whose cursor claimed it.
+        let slots: Vec<AtomicU64> = (0..offsets[rows]).into_par_iter().map(|_| AtomicU64::new(0)).collect();
+        parts.par_iter().zip(cursors).for_each(|(part, mut cursors)| {
+            part.each(|row, column, value| {
+                let cursor = &mut cursors[row as usize];
+                slots[offsets[row as usize] + *cursor as usize].store(entry::pack(column, value), Relaxed);
+                *cursor += 1;
+            });
+        });
+        let entries = slots.into_iter().map(AtomicU64::into_inner).collect();
+        let mut matrix = Self { columns, offsets, entries };
+        matrix.sort_rows();
+        matrix
+    }
+
+    fn sort_rows(&mut self) {
+        let repeats = |row: &[u64]| row.windows(2).any(|pair| entry::column(pair[0]) == entry::column(pair[1]));
+        let sort = |(offsets, entries): (&[usize], &mut [u64])| {
+            let mut any = false;
+            for bounds in offsets.windows(2) {
+                let row = &mut entries[bounds[0] - offsets[0]..bounds[1] - offsets[0]];
+                row.sort_unstable();
+                any |= repeats(row);
             }
+            any
+        };
+        if pieces_mut(&self.offsets, &mut self.entries).into_par_iter().map(sort).reduce(|| false, |a, b| a | b) {
+            self.sum_repeats();
         }
-        for row in 0..rows {
-            offsets[row + 1] += offsets[row];
+    }
+
+    fn sum_repeats(&mut self) {
+        let (mut kept, mut start) = (0, 0);
+        let mut summands = Vec::new();
+        for row in 0..self.rows() {
+            let end = self.offsets[row + 1];
+            while start < end {
+                let column = entry::column(self.entries[start]);
+                let same = self.entries[start..end].iter().take_while(|e| entry::column(**e) == column);
+                summands.clear();
+                summands.extend(same.map(|e| entry::value(*e)));
+                summands.sort_unstable_by(f32::total_cmp);
+                let sum = summands.iter().map(|&v| f64::from(v)).sum::<f64>() as f32;
+                self.entries[kept] = entry::pack(column, sum);
+                kept += 1;
+                start += summands.len();
+            }
+            self.offsets[row + 1] = kept;
         }
-        let entries = offsets[rows];
-        let weighted = chunks.iter().any(|(_, _, values)| !values.is_empty());
-        let mut indices = vec![0u32; entries];
-        let mut values = vec![0f32; if weighted { entries } else { 0 }];
-        let mut next = offsets.clone();
-        for (chunk_rows, chunk_columns, chunk_values) in chunks {
-            for (at, (&row, &column)) in chunk_rows.iter().zip(*chunk_columns).enumerate() {
-                let slot = next[row as usize];
-                next[row as usize] += 1;
-                indices[slot] = column;
-                if weighted {
-                    values[slot] = chunk_values[at];
+        self.entries.truncate(kept);
+    }
+
+    /// Drops the entries of columns that are not to be kept.
+    pub fn retain_columns(&mut self, keep: impl Fn(u32) -> bool) {
+        let (mut kept, mut start) = (0, 0);
+        for row in 0..self.rows() {
+            let end = self.offsets[row + 1];
+            for at in start..end {
+                if keep(entry::column(self.entries[at])) {
+                    self.entries[kept] = self.entries[at];
+                    kept += 1;
                 }
             }
+            start = end;
+            self.offsets[row + 1] = kept;
         }
-        Self { columns, offsets, indices, values }
+        self.entries.truncate(kept);
     }
 
     /// The number of rows.
@@ -52,21 +130,9 @@ impl Csr {
         self.offsets.len().saturating_sub(1)
     }
 
-    /// The number of entries.
-    pub fn entries(&self) -> usize {
-        self.indices.len()
-    }
-
-    /// Whether entries carry values.
-    pub fn weighted(&self) -> bool {
-        !self.values.is_empty()
-    }
-
-    /// The columns and values of a row; the values are empty for an unweighted matrix.
-    pub fn row(&self, row: usize) -> (&[u32], &[f32]) {
-        let range = self.offsets[row]..self.offsets[row + 1];
-        let values = if self.weighted() { &self.values[range.clone()] } else { &[] };
-        (&self.indices[range], values)
+    /// The entries of a row.
+    pub fn row(&self, row: usize) -> &[u64] {
+        &self.entries[self.offsets[row]..self.offsets[row + 1]]
     }
 
     /// The number of entries in a row.
@@ -74,103 +140,125 @@ impl Csr {
         self.offsets[row + 1] - self.offsets[row]
     }
 
-    /// The transposed matrix; the columns of each of its rows rise.
-    pub fn transposed(&self) -> Self {
-        let mut offsets = vec![0usize; self.columns + 1];
-        for &column in &self.indices {
-            offsets[column as usize + 1] += 1;
-        }
-        for column in 0..self.columns {
-            offsets[column + 1] += offsets[column];
-        }
-        let mut indices = vec![0u32; self.entries()];
-        let mut values = vec![0f32; self.values.len()];
-        let mut next = offsets.clone();
-        for row in 0..self.rows() {
-            for at in self.offsets[row]..self.offsets[row + 1] {
-                let slot = &mut next[self.indices[at] as usize];
-                indices[*slot] = row as u32;
-                if self.weighted() {
-                    values[*slot] = self.values[at];
-                }
-                *slot += 1;
-            }
-        }
-        Self { columns: self.rows(), offsets, indices, values }
-    }
-
-    /// Sums entries of the same row and column; the columns of each row must rise. An unweighted matrix with repeats
-    /// becomes one of their counts.
-    ///
-    /// The summands are ordered by value first, so the sum does not depend on the order they came in.
-    pub fn sum_duplicates(&mut self) {
-        let repeats = |pair: &[u32]| pair[0] == pair[1];
-        if !(0..self.rows()).any(|row| self.row(row).0.windows(2).any(repeats)) {
-            return;
-        }
-        if self.values.is_empty() {
-            self.values = vec![1.0; self.entries()];
-        }
-        let mut kept = 0;
-        let mut start = 0;
-        for row in 0..self.rows() {
-            let end = self.offsets[row + 1];
-            let mut at = start;
-            while at < end {
-                let column = self.indices[at];
-                let run = at + self.indices[at..end].iter().take_while(|&&c| c == column).count();
-                self.indices[kept] = column;
-                let summands = &mut self.values[at..run];
-                summands.sort_unstable_by(f32::total_cmp);
-                self.values[kept] = summands.iter().map(|&v| f64::from(v)).sum::<f64>() as f32;
-                kept += 1;
-                at = run;
-            }
-            start = end;
-            self.offsets[row + 1] = kept;
-        }
-        self.indices.truncate(kept);
-        self.values.truncate(kept);
-    }
-
     /// The bytes that its vectors hold.
     pub fn bytes(&self) -> usize {
-        Self::bytes_for(self.rows(), self.entries(), self.weighted())
+        Self::bytes_for(self.rows(), self.entries.len())
     }
 
     /// The bytes that a matrix of this shape will hold, for reserving them first.
-    pub fn bytes_for(rows: usize, entries: usize, weighted: bool) -> usize {
-        (rows + 1) * size_of::<usize>() + entries * if weighted { 8 } else { 4 }
+    pub fn bytes_for(rows: usize, entries: usize) -> usize {
+        (rows + 1) * size_of::<usize>() + entries * size_of::<u64>()
     }
+}
+
+impl Triples<'_> {
+    #[inline(always)]
+    fn each(&self, mut visit: impl FnMut(u32, u32, f32)) {
+        for (rows, columns, values) in &self.pieces {
+            let places = rows.iter().zip(*columns).map(|(&row, &column)| (row as usize, column as usize));
+            if values.is_empty() {
+                places.for_each(|(row, column)| visit(self.rows[row], self.columns[column], 1.0));
+            } else {
+                places.zip(*values).for_each(|((row, column), &v)| visit(self.rows[row], self.columns[column], v));
+            }
+        }
+    }
+
+    fn count_rows(&self, rows: usize) -> Vec<u32> {
+        let mut codes = vec![0u32; self.rows.len()];
+        for (piece, _, _) in &self.pieces {
+            piece.iter().for_each(|&code| codes[code as usize] += 1);
+        }
+        let mut counts = vec![0u32; rows];
+        codes.iter().zip(self.rows).for_each(|(count, &row)| counts[row as usize] += count);
+        counts
+    }
+}
+
+/// Turns each part's counts of entries per row into where in the row the part begins; returns where rows begin.
+fn claim(rows: usize, counts: &mut [Vec<u32>]) -> Vec<usize> {
+    let mut offsets = Vec::with_capacity(rows + 1);
+    offsets.push(0);
+    for row in 0..rows {
+        let mut length = 0;
+        for part in counts.iter_mut() {
+            length += std::mem::replace(&mut part[row], length);
+        }
+        offsets.push(offsets[row] + length as usize);
+    }
+    offsets
+}
+
+/// Rows that are worth a task of their own have about this many entries.
+pub const PIECE_ENTRIES: usize = 1 << 16;
+
+/// Cuts rows into ranges of about this many entries.
+pub fn pieces(offsets: &[usize], entries: usize) -> Vec<Range<usize>> {
+    let rows = offsets.len().saturating_sub(1);
+    let mut ranges = Vec::new();
+    let mut start = 0;
+    while start < rows {
+        let target = offsets[start] + entries;
+        let end = (offsets.partition_point(|&offset| offset < target)).clamp(start + 1, rows);
+        ranges.push(start..end);
+        start = end;
+    }
+    ranges
+}
+
+/// Cuts rows into pieces; gives the offsets of each range (one more than its rows) with its own entries, which
+/// begin at the first of these offsets.
+pub fn pieces_mut<'a>(offsets: &'a [usize], mut entries: &'a mut [u64]) -> Vec<(&'a [usize], &'a mut [u64])> {
+    let mut parts = Vec::new();
+    for rows in pieces(offsets, PIECE_ENTRIES) {
+        let (own, rest) = std::mem::take(&mut entries).split_at_mut(offsets[rows.end] - offsets[rows.start]);
+        parts.push((&offsets[rows.start..=rows.end], own));
+        entries = rest;
+    }
+    parts
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    fn build(rows: usize, columns: usize, triples: &[(&[u32], &[u32], &[f32])]) -> Csr {
+        let all: Vec<u32> = (0..rows.max(columns) as u32).collect();
+        let part = |piece| Triples { pieces: vec![piece], rows: &all, columns: &all };
+        Csr::build(rows, columns, &triples.iter().copied().map(part).collect::<Vec<_>>())
+    }
+
+    fn row(matrix: &Csr, row: usize) -> Vec<(u32, f32)> {
+        matrix.row(row).iter().map(|&e| (entry::column(e), entry::value(e))).collect()
+    }
+
     #[test]
-    fn transposing_twice_sorts_rows_and_keeps_entries() {
-        let m = Csr::from_entries(2, 3, &[(&[1, 0, 1], &[2, 1, 0], &[5.0, 6.0, 7.0])]);
-        let sorted = m.transposed().transposed();
-        assert_eq!(sorted.row(0), (&[1u32][..], &[6.0f32][..]));
-        assert_eq!(sorted.row(1), (&[0u32, 2][..], &[7.0f32, 5.0][..]));
+    fn rows_are_sorted_whatever_comes_first() {
+        let m = build(2, 3, &[(&[1, 0, 1], &[2, 1, 0], &[5.0, 6.0, 7.0]), (&[1], &[1], &[-1.0])]);
+        assert_eq!(row(&m, 0), [(1, 6.0)]);
+        assert_eq!(row(&m, 1), [(0, 7.0), (1, -1.0), (2, 5.0)]);
     }
 
     #[test]
     fn duplicates_are_summed_in_any_order() {
         let sum = |values: [f32; 4]| {
-            let mut m = Csr::from_entries(1, 2, &[(&[0; 4], &[1; 4], &values)]);
-            m.sum_duplicates();
-            assert_eq!(m.entries(), 1);
-            m.values[0]
+            let m = build(1, 2, &[(&[0; 4], &[1; 4], &values)]);
+            assert_eq!(m.entries.len(), 1);
+            m.entries[0]
         };
-        assert_eq!(sum([1e8, 1.0, -1e8, 0.5]).to_bits(), sum([0.5, -1e8, 1.0, 1e8]).to_bits());
+        assert_eq!(sum([1e8, 1.0, -1e8, 0.5]), sum([0.5, -1e8, 1.0, 1e8]));
     }
 
     #[test]
-    fn an_unweighted_matrix_counts_duplicates() {
-        let mut m = Csr::from_entries(2, 2, &[(&[0, 0, 1], &[1, 1, 0], &[])]);
-        m.sum_duplicates();
-        assert_eq!((m.offsets, m.indices, m.values), (vec![0, 1, 2], vec![1, 0], vec![2.0, 1.0]));
+    fn triples_without_values_are_counted() {
+        let m = build(2, 2, &[(&[0, 0, 1], &[1, 1, 0], &[])]);
+        assert_eq!((row(&m, 0), row(&m, 1)), (vec![(1, 2.0)], vec![(0, 1.0)]));
+    }
+
+    #[test]
+    fn pieces_cover_all_rows() {
+        assert_eq!(pieces(&[0, 0, 30, 30, 31], 10), [0..2, 2..4]);
+        assert_eq!(pieces(&[0], 10), []);
+        assert_eq!(pieces(&[], 10), []);
     }
 }

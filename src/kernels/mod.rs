@@ -3,11 +3,16 @@
 //! Nothing here knows Arrow arrays, DataFusion, async or I/O, so every kernel can be tested and measured alone.
 //! Rows and columns are compact indices (`u32`); who owns the ids behind them is the caller's business.
 
+pub mod block;
+pub mod cells;
 pub mod csr;
 pub mod lists;
+pub mod metric;
+pub mod prefetch;
 pub mod product;
 pub mod robust;
 pub mod scoring;
+pub mod search;
 pub mod similarity;
 pub mod text;
 pub mod topk;

@@ -7,8 +7,9 @@
 use std::ops::Range;
 use std::sync::Arc;
 
-use super::csr::Csr;
-use super::product::{Cell, Dot, RowProduct, Weighted};
+use super::cells::{Cell, SingleDot, Weighted};
+use super::csr::{Csr, entry};
+use super::product::RowProduct;
 use super::topk::TopK;
 
 /// Which of the two tables holds the similarities, by whose absolute sum a normalised score is divided.
@@ -20,21 +21,12 @@ pub enum Side {
     Items,
 }
 
-/// Items that are masked, for everyone or user by user.
-#[derive(Debug)]
-pub enum Mask {
-    /// The same items for every user.
-    Items(Vec<u32>),
-    /// Users by items.
-    Pairs(Csr),
-}
-
 /// Everything that scoring reads; shared by all threads.
 #[derive(Debug)]
 pub struct Scoring {
     /// Users by links.
     pub a: Csr,
-    /// Links by items.
+    /// Links by items, without items that are recommended to nobody.
     pub b: Csr,
     /// Where the similarities are.
     pub side: Side,
@@ -46,10 +38,10 @@ pub struct Scoring {
     pub reasons: usize,
     /// Whether items of the user's own history are left out.
     pub exclude_seen: bool,
-    /// Items that are never recommended.
-    pub exclude: Option<Mask>,
-    /// If given, the only items that are recommended.
-    pub candidates: Option<Mask>,
+    /// Users by items that are not recommended to them.
+    pub exclude: Option<Csr>,
+    /// If given, users by the only items that are recommended to them.
+    pub candidates: Option<Csr>,
     /// The place of each item among the sorted ids.
     pub item_order: Vec<u32>,
     /// The place of each link among the sorted ids.
@@ -94,7 +86,7 @@ impl Scoring {
 
     /// The bytes it holds.
     pub fn bytes(&self) -> usize {
-        let masks = self.exclude.iter().chain(&self.candidates).map(Mask::bytes).sum::<usize>();
+        let masks = self.exclude.iter().chain(&self.candidates).map(Csr::bytes).sum::<usize>();
         let orders = (self.item_order.len() + self.link_order.len()) * size_of::<u32>();
         self.a.bytes() + self.b.bytes() + masks + orders
     }
@@ -107,13 +99,13 @@ impl Scoring {
 
     /// The bytes that the scorer of one thread will hold.
     pub fn scorer_bytes(&self) -> usize {
-        RowProduct::<Weighted<true>>::bytes_for(self.items()) + self.items() * 4 * size_of::<u32>()
+        RowProduct::<Weighted<true>>::bytes_for(self.items()) + self.items() * (size_of::<f32>() + size_of::<u32>())
     }
 
     /// A scorer with its own cells, for one thread.
     pub fn scorer(self: &Arc<Self>) -> Box<dyn Score> {
         match (self.normalize, self.side) {
-            (false, _) => Box::new(Scorer::new(self, |cell: Dot| (cell.0, 1.0))),
+            (false, _) => Box::new(Scorer::new(self, |cell: SingleDot| (cell.0, 1.0))),
             (true, Side::Users) => Box::new(Scorer::new(self, |cell: Weighted<true>| (cell.ab, cell.weight))),
             (true, Side::Items) => Box::new(Scorer::new(self, |cell: Weighted<false>| (cell.ab, cell.weight))),
         }
@@ -132,23 +124,18 @@ struct Scorer<C, F> {
     best: TopK,
     /// Splits a cell into sum and divisor.
     parts: F,
-    /// The last user (plus one) for whom an item was excluded or a candidate.
-    excluded_for: Vec<u32>,
-    candidate_for: Vec<u32>,
     /// The divisor of each item reached, kept for its reasons.
     divisor: Vec<f32>,
     links: Links,
 }
 
-impl<C: Cell, F: Fn(C) -> (f32, f32)> Scorer<C, F> {
+impl<C: Cell<f32>, F: Fn(C) -> (f32, f32)> Scorer<C, F> {
     fn new(input: &Arc<Scoring>, parts: F) -> Self {
         let items = input.items();
         Self {
             product: RowProduct::new(items),
-            best: TopK::new(input.k.min(items.max(1))),
+            best: TopK::new(input.k.min(items.max(1)), f32::NEG_INFINITY),
             parts,
-            excluded_for: stamps(items, input.exclude.as_ref()),
-            candidate_for: stamps(items, input.candidates.as_ref()),
             divisor: vec![1.0; if input.normalize { items } else { 0 }],
             links: Links::default(),
             input: Arc::clone(input),
@@ -157,38 +144,43 @@ impl<C: Cell, F: Fn(C) -> (f32, f32)> Scorer<C, F> {
 
     fn score_user(&mut self, user: usize, found: &mut Recommendations) {
         let input = &*self.input;
-        let (links, weights) = input.a.row(user);
-        found.work += self.product.accumulate(links, weights, &input.b);
-        let mark = user as u32 + 1;
-        if let Some(Mask::Pairs(pairs)) = &input.exclude {
-            stamp(&mut self.excluded_for, pairs.row(user).0, mark);
+        let links = input.a.row(user);
+        let work = self.product.add(links, &input.b);
+        found.work += work;
+        if let Some(exclude) = &input.exclude {
+            self.product.forget(exclude.row(user));
         }
         if input.exclude_seen {
-            stamp(&mut self.excluded_for, input.history().row(user).0, mark);
+            self.product.forget(input.history().row(user));
         }
-        let all_are_candidates = input.candidates.is_none();
-        if let Some(Mask::Pairs(pairs)) = &input.candidates {
-            stamp(&mut self.candidate_for, pairs.row(user).0, mark);
-        }
-        let (best, parts, divisors) = (&mut self.best, &self.parts, &mut self.divisor);
-        let (excluded_for, candidate_for) = (&self.excluded_for, &self.candidate_for);
-        self.product.drain(|item, cell| {
-            let at = item as usize;
-            let is_marked = |stamps: &[u32]| stamps[at] == mark || stamps[at] == ALWAYS;
-            if is_marked(excluded_for) || !(all_are_candidates || is_marked(candidate_for)) {
-                return;
-            }
+        let (parts, divisors) = (&self.parts, &mut self.divisor);
+        let best = std::cell::RefCell::new(&mut self.best);
+        let score = |cell: C| {
+            let (sum, divisor) = parts(cell);
+            sum / divisor
+        };
+        let offer = |item: u32, cell: C| {
             let (sum, divisor) = parts(cell);
             if sum == 0.0 {
                 return;
             }
-            if let Some(kept) = divisors.get_mut(at) {
+            if let Some(kept) = divisors.get_mut(item as usize) {
                 *kept = divisor;
             }
-            best.push(sum / divisor, item, &input.item_order);
-        });
+            best.borrow_mut().push(sum / divisor, item, &input.item_order);
+        };
+        if let Some(candidates) = &input.candidates {
+            self.product.visit(candidates.row(user), offer);
+            self.product.take(links, work, &input.b, |_| true, |_, _| {});
+        } else {
+            let beaten = |cells: &[C]| {
+                let floor = best.borrow().floor();
+                !cells.iter().fold(false, |any, cell| any | (score(*cell) >= floor))
+            };
+            self.product.take(links, work, &input.b, beaten, offer);
+        }
         let first = found.item.len();
-        for (at, (score, item)) in self.best.drain(&input.item_order).enumerate() {
+        for (at, (score, item)) in self.best.drain(&input.item_order, f32::NEG_INFINITY).enumerate() {
             found.user.push(user as u32);
             found.item.push(item);
             found.score.push(score);
@@ -200,41 +192,10 @@ impl<C: Cell, F: Fn(C) -> (f32, f32)> Scorer<C, F> {
     }
 }
 
-impl<C: Cell, F: Fn(C) -> (f32, f32) + Send> Score for Scorer<C, F> {
+impl<C: Cell<f32>, F: Fn(C) -> (f32, f32) + Send> Score for Scorer<C, F> {
     fn score(&mut self, users: Range<usize>, found: &mut Recommendations) {
         users.for_each(|user| self.score_user(user, found));
     }
-}
-
-impl Mask {
-    fn bytes(&self) -> usize {
-        match self {
-            Self::Items(items) => items.len() * size_of::<u32>(),
-            Self::Pairs(pairs) => pairs.bytes(),
-        }
-    }
-}
-
-/// Marks an item that is masked for every user.
-const ALWAYS: u32 = u32::MAX;
-
-/// Marks items, unless they are marked for good.
-fn stamp(stamps: &mut [u32], items: &[u32], mark: u32) {
-    for &item in items {
-        let stamp = &mut stamps[item as usize];
-        if *stamp != ALWAYS {
-            *stamp = mark;
-        }
-    }
-}
-
-/// Stamps that mark for good what a mask names for every user.
-fn stamps(items: usize, mask: Option<&Mask>) -> Vec<u32> {
-    let mut stamps = vec![0; items];
-    if let Some(Mask::Items(masked)) = mask {
-        stamp(&mut stamps, masked, ALWAYS);
-    }
-    stamps
 }
 
 /// Finds what made each winner, by a second walk over the user's row that looks at winners only.
@@ -259,15 +220,13 @@ impl Links {
         }
         let first = reasons.len();
         reasons.resize_with(first + winners.len(), Vec::new);
-        let (links, weights) = input.a.row(user);
-        for (at, &link) in links.iter().enumerate() {
-            let a = weights.get(at).copied().unwrap_or(1.0);
-            let (items, scores) = input.b.row(link as usize);
-            for (slot, &item) in items.iter().enumerate() {
-                if let Some(winner) = (self.place[item as usize] as usize).checked_sub(1) {
-                    let b = scores.get(slot).copied().unwrap_or(1.0);
-                    let divisor = divisors.get(item as usize).copied().unwrap_or(1.0);
-                    reasons[first + winner].push((link, a * b / divisor));
+        for &e in input.a.row(user) {
+            let link = entry::column(e);
+            for &o in input.b.row(link as usize) {
+                let item = entry::column(o) as usize;
+                if let Some(winner) = (self.place[item] as usize).checked_sub(1) {
+                    let divisor = divisors.get(item).copied().unwrap_or(1.0);
+                    reasons[first + winner].push((link, entry::value(e) * entry::value(o) / divisor));
                 }
             }
         }

@@ -1,306 +1,248 @@
-//! The k most similar entities of each entity, for every metric of `neighbors`.
+//! The k most similar entities of each entity, for every metric of `neighbors`: preparation of the weights.
+//!
+//! Entities are cut into blocks. Rows of all blocks are read one block at a time, from memory or from wherever they
+//! were put aside, so that what a search holds at once is the columns of one block and the rows of another. Neither
+//! blocks nor threads show in the result.
 
+use std::borrow::Cow;
 use std::ops::Range;
-use std::sync::Arc;
 
-use super::csr::Csr;
-use super::product::{Cell, Count, Counted, Dot, Moments, PreciseDot, RowProduct};
-use super::topk::TopK;
-use super::weighting::{self, Weighting};
+use rayon::prelude::*;
 
-/// A similarity of two entities i and j. `r_ik` is the weight of entity i for feature k, `F_i` the set of its
-/// features, `c = |F_i ∩ F_j|`, `N` the number of features, and `h` the shrinkage that is added to the denominator.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd)]
-pub enum Metric {
-    /// `Σ r_ik r_jk / (|r_i| |r_j| + h)`, the norms over all of `F_i` and `F_j`
-    Cosine,
-    /// Cosine after subtracting from each weight the mean of its entity (LensKit's item-item form)
-    CenteredCosine,
-    /// Cosine after subtracting from each weight the mean of its feature (Sarwar et al. 2001)
-    AdjustedCosine,
-    /// Entity means subtracted; numerator and both norms over the common features (Resnick 1994, Herlocker 1999)
-    Pearson,
-    /// `c / (|F_i| + |F_j| - c + h)` (Jaccard 1901)
-    Jaccard,
-    /// `2c / (|F_i| + |F_j| + h)` (Dice 1945)
-    Dice,
-    /// `c / (c + alpha (|F_i| - c) + beta (|F_j| - c) + h)` (Tversky 1977)
-    Tversky,
-    /// `c`
-    Overlap,
-    /// `c N / (|F_i| |F_j| + h)`: observed over expected co-occurrence
-    Lift,
-    /// `Σ r_ik r_jk / (|r_i|^(2 alpha) |r_j|^(2 (1 - alpha)) + h)` (Aiolli 2013)
-    AsymmetricCosine,
-    /// `1 / (1 + |r_i - r_j| + h)`, absent weights being 0
-    Euclidean,
+use super::block::MOST_ROWS;
+use super::csr::{Csr, PIECE_ENTRIES, entry, pieces, pieces_mut};
+use super::metric::{Metric, Settings};
+use super::weighting::{self, ColumnMeans, Steps, Terms, Weighting};
+
+/// Where the entries of rows are kept: in memory, or in a file.
+pub trait Entries: Send + Sync {
+    /// Why entries cannot be read or written.
+    type Error: Send;
+
+    /// The entries of a range.
+    fn read(&self, range: Range<usize>) -> Result<Cow<'_, [u64]>, Self::Error>;
+
+    /// Changes the entries of a range.
+    fn update(&mut self, range: Range<usize>, change: &mut dyn FnMut(&mut [u64])) -> Result<(), Self::Error>;
 }
 
-impl Metric {
-    /// Every metric under the name it has in SQL.
-    pub const NAMES: [(&'static str, Self); 11] = [
-        ("cosine", Self::Cosine),
-        ("centered_cosine", Self::CenteredCosine),
-        ("adjusted_cosine", Self::AdjustedCosine),
-        ("pearson", Self::Pearson),
-        ("jaccard", Self::Jaccard),
-        ("dice", Self::Dice),
-        ("tversky", Self::Tversky),
-        ("overlap", Self::Overlap),
-        ("lift", Self::Lift),
-        ("asymmetric_cosine", Self::AsymmetricCosine),
-        ("euclidean", Self::Euclidean),
-    ];
+impl Entries for Vec<u64> {
+    type Error = std::convert::Infallible;
 
-    /// The name it has in SQL.
-    pub fn name(self) -> &'static str {
-        Self::NAMES.iter().find(|(_, metric)| *metric == self).map_or("", |(name, _)| name)
+    fn read(&self, range: Range<usize>) -> Result<Cow<'_, [u64]>, Self::Error> {
+        Ok(Cow::Borrowed(&self[range]))
     }
 
-    /// Whether only the sets of features count, not the weights.
-    pub fn ignores_weights(self) -> bool {
-        matches!(self, Self::Jaccard | Self::Dice | Self::Tversky | Self::Overlap | Self::Lift)
+    fn update(&mut self, range: Range<usize>, change: &mut dyn FnMut(&mut [u64])) -> Result<(), Self::Error> {
+        change(&mut self[range]);
+        Ok(())
     }
 }
 
-/// What is asked of a similarity search.
+/// The narrowest encoding that holds all prepared weights exactly.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Settings {
-    /// The formula.
-    pub metric: Metric,
-    /// Neighbors per entity, at least 1.
-    pub k: usize,
-    /// Added to the formula's denominator, at least 0.
-    pub shrink: f64,
-    /// Only scores above it count.
-    pub threshold: f32,
-    /// Only pairs with at least this many common features count.
-    pub min_overlap: u32,
-    /// What happens to the weights first.
-    pub weighting: Weighting,
-    /// `alpha` of `tversky` and `asymmetric_cosine`.
-    pub alpha: f64,
-    /// `beta` of `tversky`.
-    pub beta: f64,
+pub(super) enum Encoding {
+    /// Each is 1, or the metric does not look at them.
+    Ones,
+    /// Whole numbers up to 255; products are multiplied by the unit.
+    Whole { unit: f64 },
+    /// Singles.
+    Single,
 }
 
-/// Found neighbors, one entry per pair, grouped by entity and best first.
-#[derive(Debug, Default, PartialEq)]
-pub struct Neighbors {
-    /// The entity whose neighbor this is.
-    pub entity: Vec<u32>,
-    /// The neighbor.
-    pub neighbor: Vec<u32>,
-    /// How similar they are.
-    pub score: Vec<f32>,
-    /// The place in the entity's list, from 1.
-    pub rank: Vec<i32>,
-    /// Multiply-adds that were done to find them.
-    pub work: usize,
-}
-
-/// The prepared matrix, shared by all who search in it.
+/// Prepared rows, shared by all who search in them.
 #[derive(Debug)]
-pub struct Similarity {
-    settings: Settings,
-    /// Entities by features and the transpose of it, weighted and centred as the metric wants.
-    by_entity: Csr,
-    by_feature: Csr,
-    /// The place of each entity among the sorted ids: how ties are broken.
-    order: Vec<u32>,
+pub struct Similarity<E> {
+    pub(super) settings: Settings,
+    /// Entities by features, weighted and centred as the metric wants.
+    pub(super) entries: E,
+    /// Where each entity's entries begin.
+    pub(super) offsets: Vec<usize>,
+    /// Where each block of entities begins, and where the last ends.
+    pub(super) blocks: Vec<usize>,
+    /// The number of features.
+    pub(super) columns: usize,
+    /// How many features occur.
+    pub(super) features: f64,
     /// Euclidean norm of each entity's row, squared for `euclidean`; the size of its set for metrics that ignore weights.
-    norm: Vec<f64>,
-    /// For `asymmetric_cosine`: the norm to the power of 2 (1 - alpha).
-    second_norm: Vec<f64>,
-    /// The factor by which each entity's weights were tamed, if any was; scores that depend on the scale undo it.
-    scale: Vec<f64>,
+    pub(super) norm: Vec<f64>,
+    pub(super) encoding: Encoding,
 }
 
-impl Similarity {
-    /// Prepares a search over a matrix of entities by features; the columns of each row rise and are distinct.
+impl Similarity<Vec<u64>> {
+    /// Prepares a search over a matrix of entities by features, all of it in memory.
     ///
-    /// Cost grows with the popularity of entities, and cells of popular entities stay in the cache if these have
-    /// the small indices, so number entities by falling popularity.
-    pub fn new(mut matrix: Csr, order: Vec<u32>, settings: Settings) -> Self {
-        if settings.metric.ignores_weights() {
-            matrix.values = Vec::new();
-        } else {
-            weighting::weigh(&mut matrix, settings.weighting);
-            if matrix.values.is_empty() {
-                matrix.values = vec![1.0; matrix.entries()];
-            }
+    /// Cells of popular entities stay in the cache if these have the small numbers, and a row meets only those before
+    /// it, so number entities by falling popularity.
+    pub fn new(matrix: Csr, settings: Settings) -> Self {
+        let Csr { columns, offsets, entries } = matrix;
+        let blocks = blocks(&offsets, MOST_ROWS, u32::MAX as usize);
+        match Self::prepare(entries, offsets, blocks, columns, settings) {
+            Ok(prepared) => prepared,
+            Err(never) => match never {},
         }
+    }
+}
+
+/// Cuts rows into blocks of at most so many rows and entries each, a row with more of them by itself; returns where each
+/// begins and where the last ends.
+pub fn blocks(offsets: &[usize], most_rows: usize, most_entries: usize) -> Vec<usize> {
+    let mut bounds = vec![0];
+    let mut start = 0;
+    for row in 1..offsets.len() {
+        if row - start > most_rows || offsets[row] - offsets[start] > most_entries && row - start > 1 {
+            start = row - 1;
+            bounds.push(start);
+        }
+    }
+    if offsets.len() > 1 {
+        bounds.push(offsets.len() - 1);
+    }
+    bounds
+}
+
+impl<E: Entries> Similarity<E> {
+    /// Prepares a search over rows that are kept in blocks, such as [`blocks`] makes. Works on the threads of the
+    /// current pool.
+    pub fn prepare(
+        entries: E,
+        offsets: Vec<usize>,
+        blocks: Vec<usize>,
+        columns: usize,
+        settings: Settings,
+    ) -> Result<Self, E::Error> {
+        let norm = vec![0.0; offsets.len().saturating_sub(1)];
+        let encoding = Encoding::Ones;
+        let mut prepared = Self { settings, entries, offsets, blocks, columns, features: 0.0, norm, encoding };
+        prepared.count_features()?;
+        if settings.metric.ignores_weights() {
+            prepared.norm = prepared.offsets.windows(2).map(|bounds| (bounds[1] - bounds[0]) as f64).collect();
+            return Ok(prepared);
+        }
+        prepared.weigh()?;
         match settings.metric {
-            Metric::CenteredCosine | Metric::Pearson => weighting::centre_rows(&mut matrix),
-            Metric::AdjustedCosine => weighting::centre_columns(&mut matrix),
+            Metric::CenteredCosine | Metric::Pearson => prepared.update_rows(&weighting::centre)?,
+            Metric::AdjustedCosine => {
+                let mut means = ColumnMeans::new(columns);
+                prepared.each_row(|row| means.add(row))?;
+                prepared.update_rows(&|row| means.centre(row))?;
+            }
             _ => {}
         }
-        let scale = weighting::tame(&mut matrix);
-        let mut norm: Vec<f64> = (0..matrix.rows())
-            .map(|row| match matrix.row(row) {
-                (features, []) => features.len() as f64,
-                (_, values) => values.iter().map(|&v| f64::from(v) * f64::from(v)).sum::<f64>(),
-            })
-            .collect();
-        // The square is what makes the distance of equal rows exactly 0.
-        if !settings.metric.ignores_weights() && settings.metric != Metric::Euclidean {
-            norm.iter_mut().for_each(|n| *n = n.sqrt());
-        }
-        if matches!(settings.metric, Metric::Euclidean | Metric::AsymmetricCosine) && !scale.is_empty() {
-            let power = if settings.metric == Metric::Euclidean { 2 } else { 1 };
-            norm.iter_mut().zip(&scale).for_each(|(n, scale)| *n /= scale.powi(power));
-        }
-        let mut second_norm = Vec::new();
-        if settings.metric == Metric::AsymmetricCosine {
-            second_norm = norm.iter().map(|n| n.powf(2.0 * (1.0 - settings.alpha))).collect();
-            norm.iter_mut().for_each(|n| *n = n.powf(2.0 * settings.alpha));
-        }
-        let by_feature = matrix.transposed();
-        Self { settings, by_entity: matrix, by_feature, order, norm, second_norm, scale }
+        prepared.measure()?;
+        Ok(prepared)
     }
 
     /// The number of entities.
     pub fn entities(&self) -> usize {
-        self.by_entity.rows()
+        self.norm.len()
     }
 
-    /// The bytes it holds.
-    pub fn bytes(&self) -> usize {
-        let vectors =
-            self.order.len() * size_of::<u32>() + (self.norm.len() + self.second_norm.len()) * size_of::<f64>();
-        self.by_entity.bytes() + self.by_feature.bytes() + vectors
+    pub(super) fn block_entries(&self, block: usize) -> Range<usize> {
+        self.offsets[self.blocks[block]]..self.offsets[self.blocks[block + 1]]
     }
 
-    /// Cuts the entities into blocks of about equal work and at most `most_rows` entities; returns where each begins
-    /// and where the last ends.
-    pub fn blocks(&self, most_rows: usize, blocks: usize) -> Vec<usize> {
-        super::product::blocks(&self.by_entity, &self.by_feature, most_rows, blocks)
+    pub(super) fn block_offsets(&self, block: usize) -> &[usize] {
+        &self.offsets[self.blocks[block]..=self.blocks[block + 1]]
     }
 
-    /// The bytes that a search of one thread will hold at the most.
-    pub fn searcher_bytes(&self) -> usize {
-        RowProduct::<Counted<Moments>>::bytes_for(self.entities())
+    fn block_count(&self) -> usize {
+        self.blocks.len() - 1
     }
 
-    /// A search with its own cells, for one thread.
-    pub fn searcher(self: &Arc<Self>) -> Box<dyn Search> {
-        let h = self.settings.shrink;
-        let (alpha, beta) = (self.settings.alpha, self.settings.beta);
-        let features = (0..self.by_feature.rows()).filter(|&row| self.by_feature.row_len(row) > 0).count() as f64;
-        match self.settings.metric {
-            Metric::Cosine | Metric::CenteredCosine | Metric::AdjustedCosine => {
-                self.search_with(move |s: &Self, dot: Dot, i, j| {
-                    at_most_one(f64::from(dot.0) / (s.norm[i] * s.norm[j] + h * s.pair_scale(i, j)))
-                })
+    fn each_row(&self, mut visit: impl FnMut(&[u64])) -> Result<(), E::Error> {
+        for block in 0..self.block_count() {
+            let entries = self.entries.read(self.block_entries(block))?;
+            let offsets = self.block_offsets(block);
+            offsets.windows(2).for_each(|bounds| visit(&entries[bounds[0] - offsets[0]..bounds[1] - offsets[0]]));
+        }
+        Ok(())
+    }
+
+    fn update_rows(&mut self, change: &(dyn Fn(&mut [u64]) + Sync)) -> Result<(), E::Error> {
+        for block in 0..self.block_count() {
+            let offsets = &self.offsets[self.blocks[block]..=self.blocks[block + 1]];
+            let range = offsets[0]..offsets[offsets.len() - 1];
+            self.entries.update(range, &mut |entries| {
+                pieces_mut(offsets, entries).into_par_iter().for_each(|(offsets, entries)| {
+                    for bounds in offsets.windows(2) {
+                        change(&mut entries[bounds[0] - offsets[0]..bounds[1] - offsets[0]]);
+                    }
+                });
+            })?;
+        }
+        Ok(())
+    }
+
+    fn count_features(&mut self) -> Result<(), E::Error> {
+        if self.settings.metric == Metric::Lift {
+            let mut seen = vec![false; self.columns];
+            self.each_row(|row| row.iter().for_each(|&e| seen[entry::column(e) as usize] = true))?;
+            self.features = seen.iter().filter(|seen| **seen).count() as f64;
+        }
+        Ok(())
+    }
+
+    fn weigh(&mut self) -> Result<(), E::Error> {
+        match self.settings.weighting {
+            Weighting::None => Ok(()),
+            Weighting::Binary => self.update_rows(&|row| weighting::update(row, |_, _| 1.0)),
+            weighting => {
+                let mut terms = Terms::new(weighting, self.columns);
+                self.each_row(|row| terms.add(row))?;
+                terms.finish();
+                self.update_rows(&|row| terms.weigh(row))
             }
-            Metric::AsymmetricCosine => self.search_with(move |s: &Self, dot: Dot, i, j| {
-                // The scales cancel out only where both norms have the same power.
-                let dot = f64::from(dot.0) / s.pair_scale(i, j);
-                dot / (s.norm[i] * s.second_norm[j] + h)
-            }),
-            Metric::Pearson => self.search_with(move |s: &Self, m: Moments, i, j| {
-                let norms = (f64::from(m.aa) * f64::from(m.bb)).sqrt();
-                at_most_one(f64::from(m.ab) / (norms + h * s.pair_scale(i, j)))
-            }),
-            Metric::Euclidean => self.search_with(move |s: &Self, dot: PreciseDot, i, j| {
-                let squared = s.norm[i] + s.norm[j] - 2.0 * dot.0 / s.pair_scale(i, j);
-                1.0 / (1.0 + squared.max(0.0).sqrt() + h)
-            }),
-            Metric::Jaccard => self.search_with(move |s: &Self, common: Count, i, j| {
-                let c = f64::from(common.0);
-                c / (s.norm[i] + s.norm[j] - c + h)
-            }),
-            Metric::Dice => self.search_with(move |s: &Self, common: Count, i, j| {
-                2.0 * f64::from(common.0) / (s.norm[i] + s.norm[j] + h)
-            }),
-            Metric::Tversky => self.search_with(move |s: &Self, common: Count, i, j| {
-                let c = f64::from(common.0);
-                c / (c + alpha * (s.norm[i] - c) + beta * (s.norm[j] - c) + h)
-            }),
-            Metric::Overlap => self.search_with(move |_: &Self, common: Count, _, _| f64::from(common.0)),
-            Metric::Lift => self.search_with(move |s: &Self, common: Count, i, j| {
-                f64::from(common.0) * features / (s.norm[i] * s.norm[j] + h)
-            }),
         }
     }
 
-    /// The factor by which a product of weights of these two entities was multiplied.
-    #[inline]
-    fn pair_scale(&self, i: usize, j: usize) -> f64 {
-        if self.scale.is_empty() { 1.0 } else { self.scale[i] * self.scale[j] }
-    }
-
-    fn search_with<C: Cell, F>(self: &Arc<Self>, score: F) -> Box<dyn Search>
-    where
-        F: Fn(&Self, C, usize, usize) -> f64 + Send + 'static,
-    {
-        let min_overlap = self.settings.min_overlap;
-        // Below a threshold of 0 a sum of 0 counts too, and only the number of common features tells it from none.
-        // So for distances, which are finite where the products are 0.
-        let counts = self.settings.metric == Metric::Euclidean;
-        if counts || min_overlap > 1 || self.settings.threshold < 0.0 {
-            let counted = move |s: &Self, cell: Counted<C>, i, j| {
-                if cell.count < min_overlap { f64::NAN } else { score(s, cell.sums, i, j) }
-            };
-            Box::new(Searcher::new(self, counted))
-        } else {
-            Box::new(Searcher::new(self, score))
-        }
-    }
-}
-
-/// Rounding may carry a correlation of equal rows past 1.
-fn at_most_one(score: f64) -> f64 {
-    score.clamp(-1.0, 1.0)
-}
-
-/// Finds the neighbors of ranges of entities.
-pub trait Search: Send {
-    /// Appends the neighbors of each entity in the range to `found`.
-    fn search(&mut self, entities: Range<usize>, found: &mut Neighbors);
-}
-
-struct Searcher<C, F> {
-    index: Arc<Similarity>,
-    product: RowProduct<C>,
-    best: TopK,
-    score: F,
-}
-
-impl<C: Cell, F> Searcher<C, F> {
-    fn new(index: &Arc<Similarity>, score: F) -> Self {
-        let product = RowProduct::new(index.entities());
-        // k beyond the number of entities would only reserve room for what cannot come.
-        let best = TopK::new(index.settings.k.min(index.entities().max(1)));
-        Self { index: Arc::clone(index), product, best, score }
-    }
-}
-
-impl<C: Cell, F> Search for Searcher<C, F>
-where
-    F: Fn(&Similarity, C, usize, usize) -> f64 + Send,
-{
-    fn search(&mut self, entities: Range<usize>, found: &mut Neighbors) {
-        let index = &*self.index;
-        for i in entities {
-            let (features, weights) = index.by_entity.row(i);
-            found.work += self.product.accumulate(features, weights, &index.by_feature);
-            let (best, score, threshold) = (&mut self.best, &self.score, index.settings.threshold);
-            self.product.drain(|j, cell| {
-                let j = j as usize;
-                let value = score(index, cell, i, j) as f32;
-                // A score that is not a number (0 / 0) is not above anything.
-                if value > threshold && j != i {
-                    best.push(value, j as u32, &index.order);
+    /// Takes the norms of rows and finds the encoding.
+    fn measure(&mut self) -> Result<(), E::Error> {
+        let mut steps: Option<Steps> = None;
+        let squared = self.settings.metric == Metric::Euclidean;
+        for block in 0..self.block_count() {
+            let range = self.block_entries(block);
+            let offsets = &self.offsets[self.blocks[block]..=self.blocks[block + 1]];
+            let entries = self.entries.read(range)?;
+            let mut norms = &mut self.norm[self.blocks[block]..self.blocks[block + 1]];
+            let mut shares = Vec::new();
+            for rows in pieces(offsets, PIECE_ENTRIES) {
+                let (own, rest) = std::mem::take(&mut norms).split_at_mut(rows.len());
+                shares.push((&offsets[rows.start..=rows.end], own));
+                norms = rest;
+            }
+            let measure = |(bounds, norms): (&[usize], &mut [f64])| {
+                for (bounds, norm) in bounds.windows(2).zip(norms) {
+                    let row = &entries[bounds[0] - offsets[0]..bounds[1] - offsets[0]];
+                    let squares = row.iter().map(|&e| f64::from(entry::value(e)).powi(2)).sum::<f64>();
+                    // The square is what makes the distance of equal rows exactly 0.
+                    *norm = if squared { squares } else { squares.sqrt() };
                 }
-            });
-            for (at, (value, j)) in best.drain(&index.order).enumerate() {
-                found.entity.push(i as u32);
-                found.neighbor.push(j);
-                found.score.push(value);
-                found.rank.push(at as i32 + 1);
-            }
+                Steps::of(&entries[bounds[0] - offsets[0]..bounds[bounds.len() - 1] - offsets[0]])
+            };
+            let found = shares.into_par_iter().map(measure).reduce_with(Steps::and);
+            steps = [steps, found].into_iter().flatten().reduce(Steps::and);
         }
+        self.encode(steps.unwrap_or_default())
+    }
+
+    /// Chooses the encoding; weights become the whole numbers that stand for them.
+    fn encode(&mut self, steps: Steps) -> Result<(), E::Error> {
+        let longest = self.offsets.windows(2).map(|bounds| bounds[1] - bounds[0]).max().unwrap_or(0) as u64;
+        let fits = |largest: u32| longest * u64::from(largest).pow(2) <= u64::from(u32::MAX);
+        self.encoding = match steps.whole().filter(|(_, largest)| fits(*largest)) {
+            // Three sums of doubles are what Pearson needs in any case.
+            _ if self.settings.metric == Metric::Pearson => Encoding::Single,
+            _ if steps.ones() => Encoding::Ones,
+            Some((factor, _)) => {
+                if factor != 1.0 {
+                    self.update_rows(&|row| weighting::update(row, |_, value| value * factor))?;
+                }
+                Encoding::Whole { unit: f64::from(factor).powi(-2) }
+            }
+            None => Encoding::Single,
+        };
+        Ok(())
     }
 }
 

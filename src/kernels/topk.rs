@@ -1,11 +1,13 @@
 //! The k best of a stream of scored columns, ties broken by the smaller id.
 
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
 /// Keeps the `k` best `(score, column)` pairs pushed into it.
 ///
 /// Better is the higher score, then the smaller `order[column]`; as columns are distinct this is a total order and
-/// the result does not depend on the order of pushes. Pairs collect in a buffer of 2k that is cut to k by
-/// selection whenever it is full, which costs constant time a pair.
-#[derive(Debug, Default)]
+/// the result does not depend on the order of pushes. Pairs collect in a buffer of somewhat more than k that is cut to
+/// k by selection whenever it is full, which costs constant time a pair.
+#[derive(Debug)]
 pub struct TopK {
     k: usize,
     buffer: Vec<(f32, u32)>,
@@ -14,9 +16,14 @@ pub struct TopK {
 }
 
 impl TopK {
-    /// An empty selection of at most `k` pairs.
-    pub fn new(k: usize) -> Self {
-        Self { k, buffer: Vec::new(), floor: f32::NEG_INFINITY }
+    /// An empty selection of at most `k` pairs with scores of at least `least`.
+    pub fn new(k: usize, least: f32) -> Self {
+        Self { k, buffer: Vec::new(), floor: least }
+    }
+
+    /// How many pairs it may hold between two cuts.
+    pub fn capacity(k: usize) -> usize {
+        k.saturating_add((k / 4).max(32))
     }
 
     /// The score below which a pair cannot be among the best any more.
@@ -25,13 +32,13 @@ impl TopK {
         self.floor
     }
 
-    /// Offers a pair; `order` gives each column's place among the sorted ids.
+    /// Offers a pair; `order` gives each column's place among the sorted ids. A score that is not a number is not kept.
     #[inline]
     pub fn push(&mut self, score: f32, column: u32, order: &[u32]) {
         if score >= self.floor {
             // Adding 0 turns -0 into 0, which compares as the same score.
             self.buffer.push((score + 0.0, column));
-            if self.buffer.len() >= 2 * self.k {
+            if self.buffer.len() >= Self::capacity(self.k) {
                 self.cut(order);
             }
         }
@@ -45,17 +52,82 @@ impl TopK {
         }
     }
 
-    /// Hands out the best pairs, best first, and starts anew.
-    pub fn drain(&mut self, order: &[u32]) -> std::vec::Drain<'_, (f32, u32)> {
+    /// Hands out the best pairs, best first, and starts anew with scores of at least `least`.
+    pub fn drain(&mut self, order: &[u32], least: f32) -> std::vec::Drain<'_, (f32, u32)> {
         self.cut(order);
-        self.floor = f32::NEG_INFINITY;
+        self.floor = least;
         self.buffer.sort_unstable_by(|a, b| better_first(a, b, order));
         self.buffer.drain(..)
+    }
+
+    /// Offers all pairs of another selection, which is empty and starts anew with scores of at least `least` after it.
+    pub fn absorb(&mut self, other: &mut Self, order: &[u32], least: f32) {
+        other.buffer.drain(..).for_each(|(score, column)| self.push(score, column, order));
+        other.floor = least;
     }
 }
 
 fn better_first(a: &(f32, u32), b: &(f32, u32), order: &[u32]) -> std::cmp::Ordering {
     b.0.total_cmp(&a.0).then_with(|| order[a.1 as usize].cmp(&order[b.1 as usize]))
+}
+
+/// The best candidates of every row, open to all threads at once.
+#[derive(Debug)]
+pub struct Candidates {
+    lists: Vec<Mutex<TopK>>,
+    /// The place of each row among the sorted ids.
+    order: Vec<u32>,
+    least: f32,
+}
+
+impl Candidates {
+    /// No candidates yet; `k` for each of as many rows as `order` has, with scores of at least `least`.
+    pub fn new(k: usize, order: Vec<u32>, least: f32) -> Self {
+        let lists = order.iter().map(|_| Mutex::new(TopK::new(k, least))).collect();
+        Self { lists, order, least }
+    }
+
+    /// The bytes that candidates take, where each row has at most `reach` of them.
+    pub fn bytes_for(k: usize, reach: impl ExactSizeIterator<Item = usize>) -> usize {
+        let fixed = reach.len() * (size_of::<Mutex<TopK>>() + size_of::<u32>());
+        // A growing vector may be half empty.
+        let pairs: usize = reach.map(|reach| TopK::capacity(k).min(reach.saturating_mul(2))).sum();
+        fixed + pairs * size_of::<(f32, u32)>()
+    }
+
+    /// The place of each row among the sorted ids.
+    pub fn order(&self) -> &[u32] {
+        &self.order
+    }
+
+    /// Offers a candidate to a row; returns the score below which the row takes no other.
+    pub fn offer(&self, row: usize, score: f32, candidate: u32) -> f32 {
+        let mut list = self.lock(row);
+        list.push(score, candidate, &self.order);
+        list.floor
+    }
+
+    /// The score below which a row takes no candidate.
+    pub fn floor(&self, row: usize) -> f32 {
+        self.lock(row).floor
+    }
+
+    /// Moves candidates that were collected apart to a row.
+    pub fn add(&self, row: usize, found: &mut TopK) {
+        self.lock(row).absorb(found, &self.order, self.least);
+    }
+
+    /// Hands out the best candidates of a row, best first.
+    pub fn take(&self, row: usize, mut visit: impl FnMut(f32, u32)) {
+        let mut list = self.lock(row);
+        list.drain(&self.order, self.least).for_each(|(score, candidate)| visit(score, candidate));
+        list.buffer = Vec::new();
+    }
+
+    fn lock(&self, row: usize) -> MutexGuard<'_, TopK> {
+        // Whoever panicked while holding a list ends the query; what the list holds is whole all the same.
+        self.lists[row].lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 #[cfg(test)]
@@ -65,17 +137,20 @@ mod tests {
 
     proptest! {
         #[test]
-        fn equals_a_full_sort(scores in proptest::collection::vec(0u8..6, 0..80), k in 1usize..12) {
+        fn equals_a_full_sort(scores in proptest::collection::vec(0u8..6, 0..80), k in 1usize..12, cut in 0usize..80) {
             let order: Vec<u32> = (0..scores.len() as u32).rev().collect();
-            let mut top = TopK::new(k);
+            let (mut first, mut second) = (TopK::new(k, 1.0), TopK::new(k, 1.0));
             let mut all: Vec<(f32, u32)> = Vec::new();
             for (column, &score) in scores.iter().enumerate() {
-                top.push(f32::from(score), column as u32, &order);
+                let part = if column < cut { &mut first } else { &mut second };
+                part.push(f32::from(score), column as u32, &order);
                 all.push((f32::from(score), column as u32));
             }
+            first.absorb(&mut second, &order, 1.0);
+            all.retain(|pair| pair.0 >= 1.0);
             all.sort_by(|a, b| b.0.total_cmp(&a.0).then(order[a.1 as usize].cmp(&order[b.1 as usize])));
             all.truncate(k);
-            prop_assert_eq!(top.drain(&order).collect::<Vec<_>>(), all);
+            prop_assert_eq!(first.drain(&order, 1.0).collect::<Vec<_>>(), all);
         }
     }
 }

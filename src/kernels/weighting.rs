@@ -1,6 +1,8 @@
 //! What happens to weights before similarity: term weighting and centring.
+//!
+//! All of it works on rows in pieces, as an update of their entries, since not all rows may be in memory at once.
 
-use super::csr::Csr;
+use super::csr::entry;
 
 /// How entries are weighted before a metric sees them. With `N` entities, `df` the number of entities that have the
 /// feature, `w` the entry's weight, `len` the sum of the entity's weights and `avg` the mean of `len`:
@@ -17,6 +19,9 @@ pub enum Weighting {
     Binary,
 }
 
+const K1: f64 = 1.2;
+const B: f64 = 0.75;
+
 impl Weighting {
     /// Every weighting under the name it has in SQL.
     pub const NAMES: [(&'static str, Self); 4] =
@@ -28,85 +33,166 @@ impl Weighting {
     }
 }
 
-/// Applies a weighting to a matrix of entities (rows) by features (columns).
-pub fn weigh(matrix: &mut Csr, weighting: Weighting) {
-    if weighting == Weighting::None {
-        return;
+/// What term weighting knows of all rows.
+#[derive(Debug)]
+pub struct Terms {
+    weighting: Weighting,
+    /// For each column the number of its rows, later its idf.
+    idf: Vec<f64>,
+    rows: f64,
+    /// The sum of all weights, later the mean of each row's sum.
+    length: f64,
+}
+
+impl Terms {
+    /// Nothing known yet of rows over this many columns.
+    pub fn new(weighting: Weighting, columns: usize) -> Self {
+        Self { weighting, idf: vec![0.0; columns], rows: 0.0, length: 0.0 }
     }
-    if weighting == Weighting::Binary {
-        matrix.values = Vec::new();
-        return;
+
+    /// Takes note of a row; rows come in their order, as sums of doubles depend on it.
+    pub fn add(&mut self, row: &[u64]) {
+        self.rows += f64::from(u8::from(!row.is_empty()));
+        self.length += sum(row);
+        row.iter().for_each(|&e| self.idf[entry::column(e) as usize] += 1.0);
     }
-    if matrix.values.is_empty() {
-        matrix.values = vec![1.0; matrix.entries()];
+
+    /// Ends the taking of notes.
+    pub fn finish(&mut self) {
+        let rows = self.rows;
+        self.length /= rows;
+        self.idf.iter_mut().for_each(|df| {
+            *df = match self.weighting {
+                Weighting::Tfidf => (rows / *df).ln_1p(),
+                _ => ((rows - *df + 0.5) / (*df + 0.5)).ln_1p(),
+            }
+        });
     }
-    let entities = (0..matrix.rows()).filter(|&row| matrix.row_len(row) > 0).count() as f64;
-    let mut frequency = vec![0u32; matrix.columns];
-    matrix.indices.iter().for_each(|&feature| frequency[feature as usize] += 1);
-    let idf: Vec<f64> = frequency
-        .iter()
-        .map(|&df| match weighting {
-            Weighting::Tfidf => (entities / f64::from(df)).ln_1p(),
-            _ => ((entities - f64::from(df) + 0.5) / (f64::from(df) + 0.5)).ln_1p(),
-        })
-        .collect();
-    let total: f64 = matrix.values.iter().map(|&v| f64::from(v)).sum();
-    let average = total / entities;
-    for row in 0..matrix.rows() {
-        let range = matrix.offsets[row]..matrix.offsets[row + 1];
-        let length: f64 = matrix.values[range.clone()].iter().map(|&v| f64::from(v)).sum();
-        for at in range {
-            let weight = f64::from(matrix.values[at]);
-            let term = match weighting {
+
+    /// Weighs a row.
+    pub fn weigh(&self, row: &mut [u64]) {
+        let length = sum(row);
+        update(row, |column, value| {
+            let weight = f64::from(value);
+            let term = match self.weighting {
                 Weighting::Tfidf => weight,
-                _ => weight * (K1 + 1.0) / (weight + K1 * (1.0 - B + B * length / average)).max(f64::MIN_POSITIVE),
+                _ => weight * (K1 + 1.0) / (weight + K1 * (1.0 - B + B * length / self.length)).max(f64::MIN_POSITIVE),
             };
-            matrix.values[at] = (term * idf[matrix.indices[at] as usize]) as f32;
+            (term * self.idf[column as usize]) as f32
+        });
+    }
+}
+
+/// The mean of each column's entries.
+#[derive(Debug)]
+pub struct ColumnMeans {
+    sums: Vec<(f64, u32)>,
+}
+
+impl ColumnMeans {
+    /// Nothing known yet of rows over this many columns.
+    pub fn new(columns: usize) -> Self {
+        Self { sums: vec![(0.0, 0); columns] }
+    }
+
+    /// Takes note of a row; rows come in their order, as sums of doubles depend on it.
+    pub fn add(&mut self, row: &[u64]) {
+        for &e in row {
+            let (sum, count) = &mut self.sums[entry::column(e) as usize];
+            *sum += f64::from(entry::value(e));
+            *count += 1;
         }
     }
-}
 
-const K1: f64 = 1.2;
-const B: f64 = 0.75;
-
-/// Subtracts from each entry the mean of its row's entries.
-pub fn centre_rows(matrix: &mut Csr) {
-    for row in 0..matrix.rows() {
-        let values = &mut matrix.values[matrix.offsets[row]..matrix.offsets[row + 1]];
-        let mean = values.iter().map(|&v| f64::from(v)).sum::<f64>() / values.len() as f64;
-        values.iter_mut().for_each(|v| *v = (f64::from(*v) - mean) as f32);
+    /// Subtracts from each entry of a row the mean of its column.
+    pub fn centre(&self, row: &mut [u64]) {
+        update(row, |column, value| {
+            let (sum, count) = self.sums[column as usize];
+            (f64::from(value) - sum / f64::from(count)) as f32
+        });
     }
 }
 
-/// Subtracts from each entry the mean of its column's entries.
-pub fn centre_columns(matrix: &mut Csr) {
-    let mut sums = vec![(0f64, 0u32); matrix.columns];
-    for (&column, &value) in matrix.indices.iter().zip(&matrix.values) {
-        sums[column as usize].0 += f64::from(value);
-        sums[column as usize].1 += 1;
-    }
-    for (&column, value) in matrix.indices.iter().zip(&mut matrix.values) {
-        let (sum, count) = sums[column as usize];
-        *value = (f64::from(*value) - sum / f64::from(count)) as f32;
+/// Subtracts from each entry of a row the mean of the row.
+pub fn centre(row: &mut [u64]) {
+    let mean = sum(row) / row.len() as f64;
+    update(row, |_, value| (f64::from(value) - mean) as f32);
+}
+
+/// Replaces each value of a row.
+pub fn update(row: &mut [u64], mut value: impl FnMut(u32, f32) -> f32) {
+    for e in row {
+        *e = entry::pack(entry::column(*e), value(entry::column(*e), entry::value(*e)));
     }
 }
 
-/// Multiplies the values of each row by a power of two that brings its largest near 1, where they are so large or small
-/// that products of singles would overflow or vanish. Returns the factor of each row, or nothing if no row needed one;
-/// scaling by it is exact.
-pub fn tame(matrix: &mut Csr) -> Vec<f64> {
-    let factor = |values: &[f32]| {
-        let largest = values.iter().fold(0f32, |max, v| max.max(v.abs()));
-        let exponent = f64::from(largest).log2().floor();
-        if largest == 0.0 || exponent.abs() <= 30.0 { 1.0 } else { (-exponent).exp2() }
-    };
-    let factors: Vec<f64> = (0..matrix.rows()).map(|row| factor(matrix.row(row).1)).collect();
-    if factors.iter().all(|factor| *factor == 1.0) {
-        return Vec::new();
+fn sum(row: &[u64]) -> f64 {
+    row.iter().map(|&e| f64::from(entry::value(e))).sum()
+}
+
+/// The steps in which the values of a matrix lie.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub struct Steps {
+    /// All values in sixteenths, their bits joined; `None` if a value is no whole number of them, negative or too large.
+    joined: Option<u32>,
+    smallest: u32,
+    largest: u32,
+}
+
+const FINEST: f32 = 16.0;
+
+impl Steps {
+    /// The steps of these entries.
+    pub fn of(entries: &[u64]) -> Self {
+        let (mut joined, mut smallest, mut largest, mut exact) = (0, u32::MAX, 0, true);
+        for &e in entries {
+            let scaled = entry::value(e) * FINEST;
+            let whole = scaled as u32;
+            exact &= whole as f32 == scaled && whole < 1 << 20;
+            joined |= whole;
+            smallest = smallest.min(whole);
+            largest = largest.max(whole);
+        }
+        Self { joined: exact.then_some(joined), smallest, largest }
     }
-    for (row, factor) in factors.iter().enumerate() {
-        let range = matrix.offsets[row]..matrix.offsets[row + 1];
-        matrix.values[range].iter_mut().for_each(|v| *v = (f64::from(*v) * factor) as f32);
+
+    /// The steps of both.
+    pub fn and(self, other: Self) -> Self {
+        let joined = self.joined.zip(other.joined).map(|(a, b)| a | b);
+        let (smallest, largest) = (self.smallest.min(other.smallest), self.largest.max(other.largest));
+        Self { joined, smallest, largest }
     }
-    factors
+
+    /// Whether every value is 1.
+    pub fn ones(self) -> bool {
+        self.joined == Some(FINEST as u32) && self.smallest == self.largest
+    }
+
+    /// The power of two by which values become whole numbers up to 255, and the largest of these; `None` if there is none.
+    pub fn whole(self) -> Option<(f32, u32)> {
+        let shift = self.joined?.trailing_zeros().min(4);
+        let largest = self.largest >> shift;
+        (largest <= 255).then(|| (FINEST / (1u32 << shift) as f32, largest))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn whole(values: &[f32]) -> Option<(f32, u32)> {
+        let entries: Vec<u64> = values.iter().map(|&value| entry::pack(0, value)).collect();
+        Steps::of(&entries[..1]).and(Steps::of(&entries[1..])).whole()
+    }
+
+    #[test]
+    fn the_narrowest_exact_steps() {
+        assert_eq!(whole(&[0.5, 5.0]), Some((2.0, 10)));
+        assert_eq!(whole(&[1.0, 255.0, 0.0]), Some((1.0, 255)));
+        assert_eq!(whole(&[4.0, 8.0]), Some((1.0, 8)));
+        assert_eq!(whole(&[0.0625, 15.9375]), Some((16.0, 255)));
+        for inexact in [[0.1, 1.0], [1.0, 256.0], [-1.0, 1.0], [0.5, 128.0], [1e30, 1.0], [f32::MIN_POSITIVE, 1.0]] {
+            assert_eq!(whole(&inexact), None, "{inexact:?}");
+        }
+    }
 }

@@ -15,6 +15,7 @@ use futures::StreamExt;
 use tokio::sync::Mutex;
 
 use super::ids::{Interner, Numbering, Space};
+use crate::kernels::csr::Triples;
 
 /// How an input is read and how its columns are called in messages.
 #[derive(Debug, Clone, PartialEq)]
@@ -33,35 +34,44 @@ pub struct Columns {
 
 /// What one reader took from the stream.
 pub struct Chunk {
-    /// For each id column, the code of each row.
-    pub codes: Vec<Vec<u32>>,
+    /// The rows of one batch after the other.
+    pieces: Vec<Piece>,
     /// For each id column, the distinct ids by code.
-    pub distinct: Vec<ArrayRef>,
+    distinct: Vec<ArrayRef>,
+    /// For each id column, how often each code occurs.
+    counts: Vec<Vec<u32>>,
+    /// For each id column, the number of each code once ids have been numbered.
+    numbers: Vec<Vec<u32>>,
+}
+
+/// The rows of a batch. They are kept as they came: joined vectors would be copied, and memory touched anew, as they grow.
+struct Piece {
+    /// For each id column, the code of each row.
+    codes: Vec<Vec<u32>>,
     /// The weight of each row, empty where there is no weight column.
-    pub weights: Vec<f32>,
+    weights: Vec<f32>,
 }
 
 impl Chunk {
-    /// Adds the ids of a column to a space and rewrites its codes to the space's numbers.
-    pub fn enter(&mut self, column: usize, space: &mut Space) -> Result<()> {
-        let numbers = space.add(&self.distinct[column])?;
-        self.codes[column].iter_mut().for_each(|code| *code = numbers[*code as usize]);
-        Ok(())
+    /// The number of rows.
+    pub fn rows(&self) -> usize {
+        self.pieces.iter().map(|piece| piece.codes[0].len()).sum()
     }
 
-    /// Adds to `counts` how often each id occurs in a column.
-    pub fn count(&self, column: usize, counts: &mut Vec<u64>, ids: usize) {
-        counts.resize(ids, 0);
-        self.codes[column].iter().for_each(|&code| counts[code as usize] += 1);
+    /// The numbers of the ids in a column, in the order of rows.
+    pub fn numbered(&self, column: usize) -> impl Iterator<Item = u32> {
+        self.pieces.iter().flat_map(move |piece| &piece.codes[column]).map(move |&code| self.numbers[column][code as usize])
     }
 
-    /// Rewrites the codes of a column to new numbers.
-    pub fn renumber(&mut self, column: usize, numbers: &[u32]) {
-        self.codes[column].iter_mut().for_each(|code| *code = numbers[*code as usize]);
+    /// The rows as triples, one id column for the rows and one for the columns of a matrix.
+    pub fn triples(&self, row: usize, column: usize) -> Triples<'_> {
+        let slices = self.pieces.iter().map(|piece| (&piece.codes[row][..], &piece.codes[column][..], &piece.weights[..]));
+        let pieces = slices.collect();
+        Triples { pieces, rows: &self.numbers[row], columns: &self.numbers[column] }
     }
 }
 
-/// Numbers the ids at all these places, each a table and a column of it, together and rewrites their codes.
+/// Numbers the ids at all these places, each a table and a column of it, together.
 pub fn number(
     tables: &mut [Vec<Chunk>],
     places: &[(usize, usize)],
@@ -69,16 +79,20 @@ pub fn number(
     out: &DataType,
 ) -> Result<Numbering> {
     let mut space = Space::try_new(data_type)?;
-    let mut counts = Vec::new();
+    let mut counts: Vec<u64> = Vec::new();
     for &(table, column) in places {
         for chunk in &mut tables[table] {
-            chunk.enter(column, &mut space)?;
-            chunk.count(column, &mut counts, space.size());
+            let codes = space.add(&chunk.distinct[column])?;
+            counts.resize(space.size(), 0);
+            codes.iter().zip(&chunk.counts[column]).for_each(|(&code, &n)| counts[code as usize] += u64::from(n));
+            chunk.numbers[column] = codes;
         }
     }
     let (numbering, numbers) = space.number(&counts, out)?;
     for &(table, column) in places {
-        tables[table].iter_mut().for_each(|chunk| chunk.renumber(column, &numbers));
+        for chunk in &mut tables[table] {
+            chunk.numbers[column].iter_mut().for_each(|code| *code = numbers[*code as usize]);
+        }
     }
     Ok(numbering)
 }
@@ -92,8 +106,8 @@ struct Faults {
 struct Reader {
     columns: Columns,
     interners: Vec<Interner>,
-    codes: Vec<Vec<u32>>,
-    weights: Vec<f32>,
+    pieces: Vec<Piece>,
+    rows: usize,
     faults: Faults,
     memory: MemoryReservation,
     reserved: usize,
@@ -145,8 +159,7 @@ impl Reader {
     fn try_new(columns: Columns, memory: MemoryReservation) -> Result<Self> {
         let interners: Vec<Interner> = columns.types.iter().map(Interner::try_new).collect::<Result<_>>()?;
         let faults = Faults { nulls: vec![0; columns.ids.len() + 1], not_finite: 0 };
-        let codes = vec![Vec::new(); interners.len()];
-        Ok(Self { columns, interners, codes, weights: Vec::new(), faults, memory, reserved: 0 })
+        Ok(Self { columns, interners, pieces: Vec::new(), rows: 0, faults, memory, reserved: 0 })
     }
 
     fn read(&mut self, batch: &RecordBatch) -> Result<()> {
@@ -175,21 +188,23 @@ impl Reader {
                 return internal_err!("ids are {} where {planned} was planned", ids.data_type());
             }
         }
-        for ((interner, codes), ids) in self.interners.iter_mut().zip(&mut self.codes).zip(columns) {
-            interner.intern(ids, codes)?;
-        }
+        let intern = |(interner, ids): (&mut Interner, &ArrayRef)| interner.intern(ids);
+        let codes = self.interners.iter_mut().zip(columns).map(intern).collect::<Result<_>>()?;
+        let mut piece = Piece { codes, weights: Vec::new() };
         if self.columns.weight.is_some() {
             let weights: &Float32Array = as_float32_array(&columns[self.columns.ids.len()])?;
             self.faults.not_finite += weights.values().iter().filter(|weight| !is_usable(**weight)).count();
-            self.weights.extend_from_slice(weights.values());
+            piece.weights = weights.values().to_vec();
         }
+        self.pieces.push(piece);
         Ok(())
     }
 
     /// Asks the pool for what the next rows will take, in steps of growing vectors.
     fn reserve(&mut self, rows: usize) -> Result<()> {
         let row_bytes = size_of::<u32>() * self.interners.len() + if self.columns.weight.is_some() { 4 } else { 0 };
-        let held = (self.codes.first().map_or(0, Vec::len) + rows) * row_bytes;
+        self.rows += rows;
+        let held = self.rows * row_bytes;
         let interned: usize = self.interners.iter().map(Interner::size).sum();
         let wanted = held + interned;
         if wanted > self.reserved {
@@ -201,8 +216,10 @@ impl Reader {
     }
 
     fn finish(self) -> Result<Chunk> {
-        let distinct = self.interners.into_iter().map(Interner::finish).collect::<Result<_>>()?;
-        Ok(Chunk { codes: self.codes, distinct, weights: self.weights })
+        let numbers = vec![Vec::new(); self.interners.len()];
+        let interned = self.interners.into_iter().map(Interner::finish).collect::<Result<Vec<_>>>()?;
+        let (distinct, counts) = interned.into_iter().unzip();
+        Ok(Chunk { pieces: self.pieces, distinct, counts, numbers })
     }
 }
 

@@ -15,6 +15,8 @@ use datafusion::physical_plan::aggregates::order::GroupOrdering;
 pub struct Interner {
     data_type: DataType,
     groups: Box<dyn GroupValues>,
+    /// How often each id came.
+    counts: Vec<u32>,
     scratch: Vec<usize>,
 }
 
@@ -23,27 +25,32 @@ impl Interner {
     pub fn try_new(data_type: &DataType) -> Result<Self> {
         let schema = Arc::new(Schema::new(vec![Field::new("id", data_type.clone(), true)]));
         let groups = new_group_values(schema, &GroupOrdering::None)?;
-        Ok(Self { data_type: data_type.clone(), groups, scratch: Vec::new() })
+        Ok(Self { data_type: data_type.clone(), groups, counts: Vec::new(), scratch: Vec::new() })
     }
 
-    /// Appends the number of each id to `codes`.
-    pub fn intern(&mut self, ids: &ArrayRef, codes: &mut Vec<u32>) -> Result<()> {
+    /// The number of each of these ids.
+    pub fn intern(&mut self, ids: &ArrayRef) -> Result<Vec<u32>> {
         self.scratch.clear();
         self.groups.intern(std::slice::from_ref(ids), &mut self.scratch)?;
         if self.groups.len() >= u32::MAX as usize {
             return exec_err!("more than {} distinct ids", u32::MAX - 1);
         }
-        codes.extend(self.scratch.iter().map(|&code| code as u32));
-        Ok(())
+        self.counts.resize(self.groups.len(), 0);
+        let counts = &mut self.counts[..];
+        let count = |&code: &usize| {
+            counts[code] += 1;
+            code as u32
+        };
+        Ok(self.scratch.iter().map(count).collect())
     }
 
-    /// The distinct ids by number.
-    pub fn finish(mut self) -> Result<ArrayRef> {
+    /// The distinct ids by number, and how often each came.
+    pub fn finish(mut self) -> Result<(ArrayRef, Vec<u32>)> {
         if self.groups.is_empty() {
             // Some kinds of groups cannot give out what they never held.
-            return Ok(new_empty_array(&self.data_type));
+            return Ok((new_empty_array(&self.data_type), self.counts));
         }
-        Ok(self.groups.emit(EmitTo::All)?.swap_remove(0))
+        Ok((self.groups.emit(EmitTo::All)?.swap_remove(0), self.counts))
     }
 
     /// The bytes it holds.
@@ -73,9 +80,7 @@ impl Space {
 
     /// Adds ids that were interned apart, and tells their numbers in this space.
     pub fn add(&mut self, distinct: &ArrayRef) -> Result<Vec<u32>> {
-        let mut codes = Vec::with_capacity(distinct.len());
-        self.interner.intern(distinct, &mut codes)?;
-        Ok(codes)
+        self.interner.intern(distinct)
     }
 
     /// The number of ids so far.
@@ -85,7 +90,7 @@ impl Space {
 
     /// Numbers the ids anew. Returns the numbering, its ids cast to `out`, and the new number of each old one.
     pub fn number(self, counts: &[u64], out: &DataType) -> Result<(Numbering, Vec<u32>)> {
-        let ids = self.interner.finish()?;
+        let (ids, _) = self.interner.finish()?;
         let place = places(&ids)?;
         let mut by_count: Vec<u32> = (0..ids.len() as u32).collect();
         by_count.sort_unstable_by_key(|&old| (std::cmp::Reverse(counts[old as usize]), place[old as usize]));

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use datafusion::arrow::datatypes::{Schema, SchemaRef};
 use datafusion::arrow::record_batch::RecordBatch;
-use datafusion::common::{DFSchema, DFSchemaRef, Result};
+use datafusion::common::{DFSchema, DFSchemaRef, DataFusionError, Result};
 use datafusion::execution::SendableRecordBatchStream;
 use datafusion::execution::memory_pool::MemoryReservation;
 use datafusion::logical_expr::{Expr, LogicalPlan, UserDefinedLogicalNodeCore};
@@ -38,6 +38,14 @@ pub struct Resources {
     pub memory: MemoryReservation,
     /// Where figures for EXPLAIN ANALYZE go.
     pub metrics: ExecutionPlanMetricsSet,
+}
+
+impl Resources {
+    /// A pool of as many threads as may work at once, for kernels.
+    pub fn pool(&self) -> Result<rayon::ThreadPool> {
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(self.threads).build();
+        pool.map_err(|e| DataFusionError::Execution(format!("starting threads: {e}")))
+    }
 }
 
 /// The state that all output partitions share: work cut into blocks of output rows.

@@ -1,6 +1,7 @@
 //! From rows to a similarity index, and from its findings to rows.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use async_trait::async_trait;
 use datafusion::arrow::array::{ArrayRef, Float32Array, Int32Array, UInt32Array};
@@ -12,12 +13,14 @@ use datafusion::execution::SendableRecordBatchStream;
 use datafusion::execution::memory_pool::MemoryReservation;
 use datafusion::physical_plan::metrics::MetricBuilder;
 
-use crate::kernels::csr::Csr;
-use crate::kernels::similarity::{Neighbors, Search, Settings, Similarity};
+use crate::kernels::csr::{Csr, Triples, entry};
+use crate::kernels::metric::Settings;
+use crate::kernels::similarity::Similarity;
+use crate::kernels::topk::Candidates;
 use crate::kernels::weighting::Weighting;
 use crate::operators::collect::{Chunk, Columns, LARGEST_WEIGHT, collect, number};
 use crate::operators::ids::Numbering;
-use crate::operators::node::{BLOCKS_PER_THREAD, Built, Resources, Task, Worker, rows_per_block};
+use crate::operators::node::{Built, Resources, Task, Worker, rows_per_block};
 
 const ENTITY: usize = 0;
 const FEATURE: usize = 1;
@@ -74,19 +77,30 @@ impl Task for NeighborsTask {
         let chunks = collect(inputs.swap_remove(0), &self.columns, resources.threads, &resources.memory).await?;
         let (columns, id_type, schema) = (self.columns.clone(), self.id_type.clone(), self.schema());
         let settings = self.settings;
-        let index = move || Index::build(chunks, &columns, &id_type, settings, schema, resources);
+        let stop = Stop::default();
+        let stopped = Arc::clone(&stop.0);
+        let index = move || Index::build(chunks, &columns, &id_type, settings, schema, resources, &stopped);
         let built = datafusion::common::runtime::SpawnedTask::spawn_blocking(index);
         let index = built.join_unwind().await.map_err(|e| DataFusionError::ExecutionJoin(Box::new(e)))??;
         Ok(Arc::new(index))
     }
 }
 
-/// The shared state of a search.
+/// Tells threads that compute to stop, once nobody waits for them.
+#[derive(Default)]
+struct Stop(Arc<AtomicBool>);
+
+impl Drop for Stop {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
+/// What a search found, to be handed out by all partitions.
 struct Index {
-    similarity: Arc<Similarity>,
+    found: Candidates,
     entities: Numbering,
-    /// Where each block of entities begins, and where the last ends.
-    bounds: Vec<usize>,
+    k: usize,
     schema: SchemaRef,
     _memory: MemoryReservation,
 }
@@ -99,48 +113,51 @@ impl Index {
         settings: Settings,
         schema: SchemaRef,
         resources: Resources,
+        stop: &AtomicBool,
     ) -> Result<Self> {
-        let Resources { memory, metrics, threads } = resources;
+        let pool = resources.pool()?;
+        let Resources { memory, metrics, .. } = resources;
+        let time = |name: &'static str| MetricBuilder::new(&metrics).subset_time(name, 0);
+        let timer = time("matrix_time");
+        let timed = timer.timer();
         let mut tables = [chunks];
         let entities = number(&mut tables, &[(0, ENTITY)], &columns.types[ENTITY], id_type)?;
         let feature_type = &columns.types[FEATURE];
-        let features = number(&mut tables, &[(0, FEATURE)], feature_type, feature_type)?;
+        let features = number(&mut tables, &[(0, FEATURE)], feature_type, feature_type)?.ids.len();
         let [chunks] = tables;
-        let entries: usize = chunks.iter().map(|chunk| chunk.codes[ENTITY].len()).sum();
-        let (rows, weighted) = (entities.ids.len(), columns.weight.is_some());
-        // At the peak there are the rows read and two matrices.
-        memory.try_grow(2 * Csr::bytes_for(rows.max(features.ids.len()), entries, weighted))?;
-        let slices: Vec<(&[u32], &[u32], &[f32])> = chunks
-            .iter()
-            .map(|chunk| (&chunk.codes[FEATURE][..], &chunk.codes[ENTITY][..], &chunk.weights[..]))
-            .collect();
-        let by_feature = Csr::from_entries(features.ids.len(), rows, &slices);
-        drop(slices);
+        let rows = entities.ids.len();
+        memory.try_grow(Csr::bytes_for(rows, chunks.iter().map(Chunk::rows).sum()))?;
+        let triples: Vec<Triples<'_>> = chunks.iter().map(|chunk| chunk.triples(ENTITY, FEATURE)).collect();
+        let matrix = pool.install(|| Csr::build(rows, features, &triples));
+        drop(triples);
         drop(chunks);
-        let mut matrix = by_feature.transposed();
-        drop(by_feature);
-        matrix.sum_duplicates();
         check_weights(&matrix, settings)?;
         let count = |name: &'static str, value| MetricBuilder::new(&metrics).counter(name, 0).add(value);
         count("entities", rows);
-        count("features", features.ids.len());
-        count("entries", matrix.entries());
-        let similarity = Arc::new(Similarity::new(matrix, entities.order.clone(), settings));
-        count("matrix_bytes", similarity.bytes());
-        memory.try_resize(similarity.bytes())?;
-        let bounds = similarity.blocks(rows_per_block(settings.k), threads * BLOCKS_PER_THREAD);
-        Ok(Self { similarity, entities, bounds, schema, _memory: memory })
+        count("features", features);
+        count("entries", matrix.entries.len());
+        let similarity = pool.install(|| Similarity::new(matrix, settings));
+        drop(timed);
+        let timer = time("product_time");
+        let timed = timer.timer();
+        let k = settings.k.min(rows.max(1));
+        let found = Candidates::new(k, entities.order.clone(), settings.least());
+        let Ok(work) = pool.install(|| similarity.search(&found, stop));
+        drop(timed);
+        count("multiply_adds", work);
+        Ok(Self { found, entities, k, schema, _memory: memory })
     }
 }
 
 /// What holds for single rows must hold for their sums too, and BM25 knows no negative frequencies.
 fn check_weights(matrix: &Csr, settings: Settings) -> Result<()> {
-    if matrix.values.iter().any(|weight| weight.abs() > LARGEST_WEIGHT) {
+    let any = |fault: fn(f32) -> bool| matrix.entries.iter().any(|&e| fault(entry::value(e)));
+    if any(|weight| weight.abs() > LARGEST_WEIGHT) {
         return exec_err!(
             "neighbors: the weights of repeated rows add up to more than {LARGEST_WEIGHT:e}; scale them down"
         );
     }
-    if settings.weighting == Weighting::Bm25 && matrix.values.iter().any(|weight| *weight < 0.0) {
+    if settings.weighting == Weighting::Bm25 && any(|weight| weight < 0.0) {
         return exec_err!("neighbors: weighting 'bm25' needs weights of at least 0, as they stand for frequencies");
     }
     Ok(())
@@ -148,35 +165,40 @@ fn check_weights(matrix: &Csr, settings: Settings) -> Result<()> {
 
 impl Built for Index {
     fn blocks(&self) -> usize {
-        self.bounds.len().saturating_sub(1)
+        self.entities.ids.len().div_ceil(rows_per_block(self.k))
     }
 
     fn worker_bytes(&self) -> usize {
-        self.similarity.searcher_bytes()
+        0
     }
 
     fn worker(self: Arc<Self>) -> Box<dyn Worker> {
-        let search = self.similarity.searcher();
-        Box::new(Searching { index: self, search })
+        Box::new(HandingOut(self))
     }
 }
 
-struct Searching {
-    index: Arc<Index>,
-    search: Box<dyn Search>,
-}
+struct HandingOut(Arc<Index>);
 
-impl Worker for Searching {
+impl Worker for HandingOut {
     fn run(&mut self, block: usize) -> Result<(RecordBatch, usize)> {
-        let mut found = Neighbors::default();
-        self.search.search(self.index.bounds[block]..self.index.bounds[block + 1], &mut found);
-        let ids = &self.index.entities.ids;
+        let Index { found, entities, k, schema, .. } = &*self.0;
+        let rows = rows_per_block(*k);
+        let (mut entity, mut neighbor, mut scores, mut ranks) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+        for row in block * rows..(block * rows + rows).min(entities.ids.len()) {
+            let first = entity.len();
+            found.take(row, |score, candidate| {
+                entity.push(row as u32);
+                neighbor.push(candidate);
+                scores.push(score);
+                ranks.push((entity.len() - first) as i32);
+            });
+        }
         let columns: Vec<ArrayRef> = vec![
-            take(ids, &UInt32Array::from(found.entity), None)?,
-            take(ids, &UInt32Array::from(found.neighbor), None)?,
-            Arc::new(Float32Array::from(found.score)),
-            Arc::new(Int32Array::from(found.rank)),
+            take(&entities.ids, &UInt32Array::from(entity), None)?,
+            take(&entities.ids, &UInt32Array::from(neighbor), None)?,
+            Arc::new(Float32Array::from(scores)),
+            Arc::new(Int32Array::from(ranks)),
         ];
-        Ok((RecordBatch::try_new(Arc::clone(&self.index.schema), columns)?, found.work))
+        Ok((RecordBatch::try_new(Arc::clone(schema), columns)?, 0))
     }
 }

@@ -15,7 +15,7 @@ use super::collect::Columns;
 use super::input::Input;
 use super::node::OperatorNode;
 use super::planner::Operator;
-use crate::kernels::similarity::{Metric, Settings};
+use crate::kernels::metric::{Metric, Settings};
 use crate::kernels::weighting::Weighting;
 
 /// `FROM neighbors(input, ..)`

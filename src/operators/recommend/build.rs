@@ -15,8 +15,8 @@ use datafusion::execution::memory_pool::MemoryReservation;
 use datafusion::physical_plan::metrics::MetricBuilder;
 
 use super::IdTypes;
-use crate::kernels::csr::Csr;
-use crate::kernels::scoring::{Mask, Recommendations, Score, Scoring, Side};
+use crate::kernels::csr::{Csr, Triples};
+use crate::kernels::scoring::{Recommendations, Score, Scoring, Side};
 use crate::operators::collect::{Chunk, Columns, collect, number};
 use crate::operators::ids::Numbering;
 use crate::operators::node::{BLOCKS_PER_THREAD, Built, Resources, Task, Worker, rows_per_block};
@@ -138,26 +138,37 @@ impl Lists {
         schema: SchemaRef,
         resources: Resources,
     ) -> Result<Self> {
+        let pool = resources.pool()?;
         let Resources { memory, metrics, threads } = resources;
         let columns_of = |kind: Kind| columns_of(kind, settings.side, parts);
         let users = number(&mut tables, &columns_of(Kind::User), &types.user_values(), &types.user)?;
         let items = number(&mut tables, &columns_of(Kind::Item), &types.item_values(), &types.item)?;
         let (user_count, item_count) = (users.ids.len(), items.ids.len());
-        let entries: usize = tables.iter().flatten().map(|chunk| chunk.codes[0].len()).sum();
-        memory.try_grow(2 * Csr::bytes_for(user_count.max(item_count), entries, true))?;
-        let matrix = |table: usize, rows: usize, columns: usize| matrix(&tables[table], rows, columns);
+        let entries: usize = tables.iter().flatten().map(Chunk::rows).sum();
+        memory.try_grow(Csr::bytes_for(user_count.max(item_count), entries))?;
+        let matrix = |table: usize, rows: usize, columns: usize| {
+            let triples: Vec<Triples<'_>> = tables[table].iter().map(|chunk| chunk.triples(0, 1)).collect();
+            pool.install(|| Csr::build(rows, columns, &triples))
+        };
         let history = matrix(HISTORY, user_count, item_count);
         let similar_rows = if settings.side == Side::Items { item_count } else { user_count };
         let neighbors = matrix(NEIGHBORS, similar_rows, similar_rows);
-        let mask = |(table, pairs): (usize, bool)| match pairs {
-            true => Mask::Pairs(matrix(table, user_count, item_count)),
-            false => Mask::Items(tables[table].iter().flat_map(|chunk| chunk.codes[0].iter().copied()).collect()),
-        };
-        let (exclude, candidates) = (parts.exclude.map(mask), parts.candidates.map(mask));
-        let (a, b, link_order) = match settings.side {
+        let (a, mut b, link_order) = match settings.side {
             Side::Items => (history, neighbors, items.order.clone()),
             Side::Users => (neighbors, history, users.order.clone()),
         };
+        // What holds for all users need not be looked up for each.
+        for (part, kept) in [(parts.exclude, false), (parts.candidates, true)] {
+            if let Some((table, false)) = part {
+                let mut named = vec![false; item_count];
+                tables[table].iter().flat_map(|chunk| chunk.numbered(0)).for_each(|item| named[item as usize] = true);
+                b.retain_columns(|item| named[item as usize] == kept);
+            }
+        }
+        let pairs = |part: Option<(usize, bool)>| {
+            part.filter(|(_, pairs)| *pairs).map(|(table, _)| matrix(table, user_count, item_count))
+        };
+        let (exclude, candidates) = (pairs(parts.exclude), pairs(parts.candidates));
         let scoring = Arc::new(Scoring {
             a,
             b,
@@ -202,15 +213,6 @@ fn columns_of(kind: Kind, side: Side, parts: Parts) -> Vec<(usize, usize)> {
         }
     }
     places
-}
-
-/// The rows of a table as a matrix, its rows sorted and without repeats.
-fn matrix(chunks: &[Chunk], rows: usize, columns: usize) -> Csr {
-    let slices: Vec<(&[u32], &[u32], &[f32])> =
-        chunks.iter().map(|chunk| (&chunk.codes[1][..], &chunk.codes[0][..], &chunk.weights[..])).collect();
-    let mut matrix = Csr::from_entries(columns, rows, &slices).transposed();
-    matrix.sum_duplicates();
-    matrix
 }
 
 impl Built for Lists {

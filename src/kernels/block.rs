@@ -1,0 +1,196 @@
+//! The columns of a block of rows, and the sums that another row has in common with each row of the block.
+//!
+//! For row `i` the kernel walks its entries `(x, a)` and, for each, the rows `j` of the block that have column `x` with
+//! value `b`, adding to one cell per row `j` (Gustavson 1978). Rows of the block itself meet only rows before them, so
+//! each pair is summed once.
+
+use std::sync::atomic::{AtomicU16, Ordering::Relaxed};
+
+use rayon::prelude::*;
+
+use super::cells::{Cell, Value};
+use super::csr::{PIECE_ENTRIES, entry, pieces};
+use super::prefetch::prefetch;
+
+/// The most rows of a block, so that its rows are told apart by 16 bits.
+pub const MOST_ROWS: usize = 1 << 16;
+
+/// A block of rows, by columns.
+#[derive(Debug)]
+pub struct Block<V> {
+    rows: usize,
+    /// Where each column begins among `members` and `values`, and where the last ends.
+    starts: Vec<u32>,
+    /// The rows that have a column, counted from the block's first, rising within the column.
+    members: Vec<u16>,
+    values: Vec<V>,
+    /// For each entry of the block's rows, how many rows before it have its column.
+    positions: Vec<u16>,
+}
+
+impl<V: Value> Block<V> {
+    /// The block of the rows that `offsets` (one more than rows) cut `entries` into, the first at 0.
+    ///
+    /// At most [`MOST_ROWS`] rows and `u32::MAX` entries. Works on the threads of the current pool.
+    pub fn new(columns: usize, offsets: &[usize], entries: &[u64]) -> Self {
+        let starts = starts(columns, entries);
+        let mut members = vec![0u16; entries.len()];
+        let mut values = vec![V::default(); entries.len()];
+        // Several tasks share a row, each with the columns that are its own.
+        let positions: Vec<AtomicU16> = entries.par_iter().map(|_| AtomicU16::new(0)).collect();
+        let offset: Vec<usize> = starts.iter().map(|&start| start as usize).collect();
+        let (mut members_left, mut values_left) = (&mut members[..], &mut values[..]);
+        let mut shares = Vec::new();
+        // Every task looks for its columns in every row, so there are few.
+        let share = entries.len().div_ceil(4 * rayon::current_num_threads()).max(PIECE_ENTRIES);
+        for range in pieces(&offset, share) {
+            let length = offset[range.end] - offset[range.start];
+            let (own_members, rest) = members_left.split_at_mut(length);
+            let (own_values, more) = values_left.split_at_mut(length);
+            (members_left, values_left) = (rest, more);
+            shares.push((range, own_members, own_values));
+        }
+        shares.into_par_iter().for_each(|(range, members, values)| {
+            let first = starts[range.start];
+            let mut next: Vec<u32> = starts[range.clone()].iter().map(|start| start - first).collect();
+            for (row, bounds) in offsets.windows(2).enumerate() {
+                let own = |at: usize, limit: usize| {
+                    at + entries[at..bounds[1] - offsets[0]].partition_point(|e| (entry::column(*e) as usize) < limit)
+                };
+                let begin = own(bounds[0] - offsets[0], range.start);
+                for at in begin..own(begin, range.end) {
+                    let column = entry::column(entries[at]) as usize;
+                    let slot = &mut next[column - range.start];
+                    members[*slot as usize] = row as u16;
+                    values[*slot as usize] = V::of(entry::value(entries[at]));
+                    positions[at].store((*slot + first - starts[column]) as u16, Relaxed);
+                    *slot += 1;
+                }
+            }
+        });
+        let positions = positions.into_iter().map(AtomicU16::into_inner).collect();
+        Self { rows: offsets.len() - 1, starts, members, values, positions }
+    }
+
+    /// The number of rows.
+    pub fn rows(&self) -> usize {
+        self.rows
+    }
+
+    /// For entries of the block's own rows, how many rows before have the column of each.
+    pub fn positions(&self, entries: std::ops::Range<usize>) -> &[u16] {
+        &self.positions[entries]
+    }
+
+    /// The bytes that a block of this shape will hold.
+    pub fn bytes_for(columns: usize, entries: usize) -> usize {
+        (columns + 1) * size_of::<u32>() + entries * (2 * size_of::<u16>() + size_of::<V>())
+    }
+}
+
+/// Where each column begins when entries are grouped by column.
+fn starts(columns: usize, entries: &[u64]) -> Vec<u32> {
+    // Each task counts on its own, so there are few tasks: counts take room.
+    let task = entries.len().div_ceil(rayon::current_num_threads().min(8)).max(1);
+    let count = |entries: &[u64]| {
+        let mut counts = vec![0u32; columns + 1];
+        entries.iter().for_each(|&e| counts[entry::column(e) as usize + 1] += 1);
+        counts
+    };
+    let add = |mut a: Vec<u32>, b: Vec<u32>| {
+        a.iter_mut().zip(b).for_each(|(a, b)| *a += b);
+        a
+    };
+    let counts = entries.par_chunks(task).map(count).reduce_with(add);
+    let mut starts = counts.unwrap_or_else(|| vec![0; columns + 1]);
+    for column in 0..columns {
+        starts[column + 1] += starts[column];
+    }
+    starts
+}
+
+/// How many entries ahead the members of a column are fetched: enough to hide the way to memory behind the sums of the
+/// columns between.
+const AHEAD: usize = 4;
+
+/// The cells of one row, one per row of the block; reused from row to row.
+pub struct Cells<C> {
+    /// As many as 16 bits can name, so that no access needs a test.
+    cells: Box<[C; MOST_ROWS]>,
+}
+
+impl<C: Copy + Default> Cells<C> {
+    /// Empty cells.
+    pub fn new() -> Self {
+        // Made on the heap; an array would go through the stack.
+        let cells: Box<[C]> = vec![C::default(); MOST_ROWS].into();
+        Self { cells: cells.try_into().unwrap_or_else(|_| unreachable!("the length is that of the array")) }
+    }
+
+    /// Adds a row's products with the rows of the block. `positions` are given where the row is of the block itself.
+    /// Returns the multiply-adds done.
+    pub fn add<V: Value>(&mut self, row: &[u64], positions: Option<&[u16]>, block: &Block<V>) -> usize
+    where
+        C: Cell<V>,
+    {
+        let mut work = 0;
+        for at in 0..row.len() {
+            if at + AHEAD < row.len() {
+                let (from, to) = segment(row, positions, block, at + AHEAD);
+                prefetch(&block.members[from..to]);
+                prefetch(&block.values[from..to]);
+            }
+            let (from, to) = segment(row, positions, block, at);
+            let a = V::of(entry::value(row[at]));
+            for (&j, &b) in block.members[from..to].iter().zip(&block.values[from..to]) {
+                self.cells[usize::from(j)].add(a, b);
+            }
+            work += to - from;
+        }
+        work
+    }
+
+    /// The cells of the first rows of the block.
+    pub fn first(&mut self, rows: usize) -> &mut [C] {
+        &mut self.cells[..rows]
+    }
+
+    /// Visits what [`Cells::add`] reached with this row, each row of the block once, and empties it.
+    pub fn take_reached<V: Value>(
+        &mut self,
+        row: &[u64],
+        positions: Option<&[u16]>,
+        block: &Block<V>,
+        mut visit: impl FnMut(usize, C),
+    ) where
+        C: Cell<V>,
+    {
+        for at in 0..row.len() {
+            let (from, to) = segment(row, positions, block, at);
+            for &j in &block.members[from..to] {
+                let cell = std::mem::take(&mut self.cells[usize::from(j)]);
+                if !cell.is_empty() {
+                    visit(usize::from(j), cell);
+                }
+            }
+        }
+    }
+}
+
+impl<C: Copy + Default> Default for Cells<C> {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// Where the block holds the rows that meet a row's entry.
+#[inline(always)]
+fn segment<V>(row: &[u64], positions: Option<&[u16]>, block: &Block<V>, at: usize) -> (usize, usize) {
+    let column = entry::column(row[at]) as usize;
+    let from = block.starts[column] as usize;
+    let to = match positions {
+        Some(positions) => from + usize::from(positions[at]),
+        None => block.starts[column + 1] as usize,
+    };
+    (from, to)
+}

@@ -1,0 +1,175 @@
+//! What one pair of rows collects: encodings of values, and the sums that a score needs of them.
+
+/// The encoding in which values are multiplied; the narrowest that holds a matrix exactly is chosen for the whole of it.
+pub trait Value: Copy + Default + Send + Sync + 'static {
+    /// The encoding of a value.
+    fn of(value: f32) -> Self;
+}
+
+/// Every value is 1.
+impl Value for () {
+    #[inline(always)]
+    fn of(_: f32) -> Self {}
+}
+
+/// Whole numbers from 0 to 255.
+impl Value for u8 {
+    #[inline(always)]
+    fn of(value: f32) -> Self {
+        value as u8
+    }
+}
+
+impl Value for f32 {
+    #[inline(always)]
+    fn of(value: f32) -> Self {
+        value
+    }
+}
+
+/// The sums that one pair (i, j) collects. Its default is the state before the first common column.
+pub trait Cell<V>: Copy + Default + Send + 'static {
+    /// Adds one common column with the value `a` in row i and `b` in row j.
+    fn add(&mut self, a: V, b: V);
+    /// Whether nothing was added, as far as the sums can tell.
+    fn is_empty(&self) -> bool;
+    /// The same sums with i and j in each other's place.
+    fn swapped(self) -> Self {
+        self
+    }
+}
+
+/// The sum of products. Products of singles are exact in double precision and cannot overflow there.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Dot(pub f64);
+
+/// The sum of products of whole numbers.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct WholeDot(pub u32);
+
+/// The number of common columns.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Count(pub u32);
+
+/// The sum of products and both sums of squares over the common columns.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Moments {
+    /// Sum of a·b.
+    pub ab: f64,
+    /// Sum of a².
+    pub aa: f64,
+    /// Sum of b².
+    pub bb: f64,
+}
+
+/// The sum of products and the sum of |a| (`OF_ROW`) or |b|, by which a weighted mean divides it.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Weighted<const OF_ROW: bool> {
+    /// Sum of a·b.
+    pub ab: f32,
+    /// Sum of the weights' absolute values.
+    pub weight: f32,
+}
+
+/// The sum of products in single precision, enough for what is only ranked.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct SingleDot(pub f32);
+
+/// Another cell, and the number of common columns beside it.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Counted<C> {
+    /// The sums that are counted.
+    pub sums: C,
+    /// The number of common columns.
+    pub count: u32,
+}
+
+impl Cell<f32> for Dot {
+    #[inline(always)]
+    fn add(&mut self, a: f32, b: f32) {
+        self.0 += f64::from(a) * f64::from(b);
+    }
+    #[inline(always)]
+    fn is_empty(&self) -> bool {
+        self.0 == 0.0
+    }
+}
+
+impl Cell<u8> for WholeDot {
+    #[inline(always)]
+    fn add(&mut self, a: u8, b: u8) {
+        self.0 += u32::from(a) * u32::from(b);
+    }
+    #[inline(always)]
+    fn is_empty(&self) -> bool {
+        self.0 == 0
+    }
+}
+
+impl Cell<()> for Count {
+    #[inline(always)]
+    fn add(&mut self, (): (), (): ()) {
+        self.0 += 1;
+    }
+    #[inline(always)]
+    fn is_empty(&self) -> bool {
+        self.0 == 0
+    }
+}
+
+impl Cell<f32> for Moments {
+    #[inline(always)]
+    fn add(&mut self, a: f32, b: f32) {
+        let (a, b) = (f64::from(a), f64::from(b));
+        self.ab += a * b;
+        self.aa += a * a;
+        self.bb += b * b;
+    }
+    #[inline(always)]
+    fn is_empty(&self) -> bool {
+        self.aa == 0.0 && self.bb == 0.0
+    }
+    #[inline(always)]
+    fn swapped(self) -> Self {
+        Self { ab: self.ab, aa: self.bb, bb: self.aa }
+    }
+}
+
+impl<const OF_ROW: bool> Cell<f32> for Weighted<OF_ROW> {
+    #[inline(always)]
+    fn add(&mut self, a: f32, b: f32) {
+        self.ab += a * b;
+        self.weight += if OF_ROW { a.abs() } else { b.abs() };
+    }
+    #[inline(always)]
+    fn is_empty(&self) -> bool {
+        self.weight == 0.0
+    }
+}
+
+impl Cell<f32> for SingleDot {
+    #[inline(always)]
+    fn add(&mut self, a: f32, b: f32) {
+        self.0 += a * b;
+    }
+    #[inline(always)]
+    fn is_empty(&self) -> bool {
+        self.0 == 0.0
+    }
+}
+
+impl<V, C: Cell<V>> Cell<V> for Counted<C> {
+    #[inline(always)]
+    fn add(&mut self, a: V, b: V) {
+        self.sums.add(a, b);
+        self.count += 1;
+    }
+    #[inline(always)]
+    fn is_empty(&self) -> bool {
+        self.count == 0
+    }
+    #[inline(always)]
+    fn swapped(self) -> Self {
+        Self { sums: self.sums.swapped(), ..self }
+    }
+}

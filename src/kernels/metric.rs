@@ -1,0 +1,86 @@
+//! The metrics of `neighbors` and what can be asked of them.
+
+use super::weighting::Weighting;
+
+/// A similarity of two entities i and j. `r_ik` is the weight of entity i for feature k, `F_i` the set of its
+/// features, `c = |F_i ∩ F_j|`, `N` the number of features, and `h` the shrinkage that is added to the denominator.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd)]
+pub enum Metric {
+    /// `Σ r_ik r_jk / (|r_i| |r_j| + h)`, the norms over all of `F_i` and `F_j`
+    Cosine,
+    /// Cosine after subtracting from each weight the mean of its entity (LensKit's item-item form)
+    CenteredCosine,
+    /// Cosine after subtracting from each weight the mean of its feature (Sarwar et al. 2001)
+    AdjustedCosine,
+    /// Entity means subtracted; numerator and both norms over the common features (Resnick 1994, Herlocker 1999)
+    Pearson,
+    /// `c / (|F_i| + |F_j| - c + h)` (Jaccard 1901)
+    Jaccard,
+    /// `2c / (|F_i| + |F_j| + h)` (Dice 1945)
+    Dice,
+    /// `c / (c + alpha (|F_i| - c) + beta (|F_j| - c) + h)` (Tversky 1977)
+    Tversky,
+    /// `c`
+    Overlap,
+    /// `c N / (|F_i| |F_j| + h)`: observed over expected co-occurrence
+    Lift,
+    /// `Σ r_ik r_jk / (|r_i|^(2 alpha) |r_j|^(2 (1 - alpha)) + h)` (Aiolli 2013)
+    AsymmetricCosine,
+    /// `1 / (1 + |r_i - r_j| + h)`, absent weights being 0
+    Euclidean,
+}
+
+impl Metric {
+    /// Every metric under the name it has in SQL.
+    pub const NAMES: [(&'static str, Self); 11] = [
+        ("cosine", Self::Cosine),
+        ("centered_cosine", Self::CenteredCosine),
+        ("adjusted_cosine", Self::AdjustedCosine),
+        ("pearson", Self::Pearson),
+        ("jaccard", Self::Jaccard),
+        ("dice", Self::Dice),
+        ("tversky", Self::Tversky),
+        ("overlap", Self::Overlap),
+        ("lift", Self::Lift),
+        ("asymmetric_cosine", Self::AsymmetricCosine),
+        ("euclidean", Self::Euclidean),
+    ];
+
+    /// The name it has in SQL.
+    pub fn name(self) -> &'static str {
+        Self::NAMES.iter().find(|(_, metric)| *metric == self).map_or("", |(name, _)| name)
+    }
+
+    /// Whether only the sets of features count, not the weights.
+    pub fn ignores_weights(self) -> bool {
+        matches!(self, Self::Jaccard | Self::Dice | Self::Tversky | Self::Overlap | Self::Lift)
+    }
+}
+
+/// What is asked of a similarity search.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Settings {
+    /// The formula.
+    pub metric: Metric,
+    /// Neighbors per entity, at least 1.
+    pub k: usize,
+    /// Added to the formula's denominator, at least 0.
+    pub shrink: f64,
+    /// Only scores above it count.
+    pub threshold: f32,
+    /// Only pairs with at least this many common features count.
+    pub min_overlap: u32,
+    /// What happens to the weights first.
+    pub weighting: Weighting,
+    /// `alpha` of `tversky` and `asymmetric_cosine`.
+    pub alpha: f64,
+    /// `beta` of `tversky`.
+    pub beta: f64,
+}
+
+impl Settings {
+    /// The least score that counts.
+    pub fn least(&self) -> f32 {
+        self.threshold.next_up()
+    }
+}

@@ -1,0 +1,293 @@
+//! The k most similar entities of each entity, for every metric of `neighbors`: the search itself.
+//!
+//! Each pair of entities is summed and scored once, and offered to both of its ends.
+
+use std::sync::Mutex;
+use std::sync::PoisonError;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
+
+use super::block::{Block, Cells};
+use super::cells::{Cell, Count, Counted, Dot, Moments, Value, WholeDot};
+use super::metric::Metric;
+use super::similarity::{Encoding, Entries, Similarity};
+use super::topk::{Candidates, TopK};
+
+impl<E: Entries> Similarity<E> {
+    /// Offers to `found` the neighbors of all entities; returns the multiply-adds done. Works on all threads of the
+    /// current pool, and ends early, with whatever was found, when told to `stop`.
+    pub fn search(&self, found: &Candidates, stop: &AtomicBool) -> Result<usize, E::Error> {
+        let run = Run { index: self, found, stop };
+        let h = self.settings.shrink;
+        let (alpha, beta) = (self.settings.alpha, self.settings.beta);
+        let features = self.features;
+        match self.settings.metric {
+            Metric::Cosine | Metric::CenteredCosine | Metric::AdjustedCosine => {
+                run.dots(&self.norm, true, move |dot, a, b| at_most_one(dot / (a * b + h)))
+            }
+            Metric::AsymmetricCosine => {
+                let norms: Vec<[f64; 2]> =
+                    self.norm.iter().map(|n| [n.powf(2.0 * alpha), n.powf(2.0 * (1.0 - alpha))]).collect();
+                run.dots(&norms, alpha == 0.5, move |dot, a: [f64; 2], b: [f64; 2]| dot / (a[0] * b[1] + h))
+            }
+            Metric::Euclidean => run.dots(&self.norm, true, move |dot, a, b| {
+                let squared: f64 = a + b - 2.0 * dot;
+                1.0 / (1.0 + squared.max(0.0).sqrt() + h)
+            }),
+            Metric::Pearson => run.sums::<f32, Moments, _, _>(&self.norm, true, move |m, _: f64, _| {
+                at_most_one(m.ab / ((m.aa * m.bb).sqrt() + h))
+            }),
+            Metric::Jaccard => run.counts(true, move |c, a, b| c / (a + b - c + h)),
+            Metric::Dice => run.counts(true, move |c, a, b| 2.0 * c / (a + b + h)),
+            Metric::Tversky => {
+                run.counts(alpha == beta, move |c, a, b| c / (c + alpha * (a - c) + beta * (b - c) + h))
+            }
+            Metric::Overlap => run.counts(true, |c, _, _| c),
+            Metric::Lift => run.counts(true, move |c, a, b| c * features / (a * b + h)),
+        }
+    }
+}
+
+/// Rounding may carry a correlation of equal rows past 1.
+fn at_most_one(score: f64) -> f64 {
+    score.clamp(-1.0, 1.0)
+}
+
+/// One search of all entities.
+struct Run<'a, E> {
+    index: &'a Similarity<E>,
+    found: &'a Candidates,
+    stop: &'a AtomicBool,
+}
+
+// Derived, it would ask the same of E.
+impl<E> Clone for Run<'_, E> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+impl<E> Copy for Run<'_, E> {}
+
+impl<E: Entries> Run<'_, E> {
+    fn counts<F>(&self, symmetric: bool, score: F) -> Result<usize, E::Error>
+    where
+        F: Fn(f64, f64, f64) -> f64 + Copy + Send + Sync,
+    {
+        self.sums::<(), Count, _, _>(&self.index.norm, symmetric, move |c, a, b| score(f64::from(c.0), a, b))
+    }
+
+    fn dots<N: Copy + Send + Sync, F>(&self, norms: &[N], symmetric: bool, score: F) -> Result<usize, E::Error>
+    where
+        F: Fn(f64, N, N) -> f64 + Copy + Send + Sync,
+    {
+        match self.index.encoding {
+            Encoding::Ones => {
+                self.sums::<(), Count, N, _>(norms, symmetric, move |c, a, b| score(f64::from(c.0), a, b))
+            }
+            Encoding::Whole { unit } => self
+                .sums::<u8, WholeDot, N, _>(norms, symmetric, move |dot, a, b| score(f64::from(dot.0) * unit, a, b)),
+            Encoding::Single => self.sums::<f32, Dot, N, _>(norms, symmetric, move |dot, a, b| score(dot.0, a, b)),
+        }
+    }
+
+    fn sums<V: Value, C: Cell<V>, N: Copy + Send + Sync, F>(
+        &self,
+        norms: &[N],
+        symmetric: bool,
+        score: F,
+    ) -> Result<usize, E::Error>
+    where
+        F: Fn(C, N, N) -> f64 + Copy + Send + Sync,
+    {
+        let settings = &self.index.settings;
+        let min_overlap = settings.min_overlap;
+        // Below a threshold of 0 a sum of 0 counts too, and only the number of common features tells it from none.
+        // So for distances, which are finite where the products are 0.
+        if settings.metric == Metric::Euclidean || min_overlap > 1 || settings.threshold < 0.0 {
+            let counted = move |cell: Counted<C>, a, b| {
+                if cell.count < min_overlap { f64::NAN } else { score(cell.sums, a, b) }
+            };
+            self.blocks::<V, Counted<C>, N, _>(norms, symmetric, counted)
+        } else {
+            self.blocks::<V, C, N, _>(norms, symmetric, score)
+        }
+    }
+
+    /// Every block with itself and with the rows of all blocks after it.
+    fn blocks<V: Value, C: Cell<V>, N: Copy + Send + Sync, F>(
+        &self,
+        norms: &[N],
+        symmetric: bool,
+        score: F,
+    ) -> Result<usize, E::Error>
+    where
+        F: Fn(C, N, N) -> f64 + Copy + Send + Sync,
+    {
+        let index = self.index;
+        let searcher = || Mutex::new(Searcher::new(*self, norms, symmetric, score));
+        let searchers: Vec<_> = (0..rayon::current_num_threads()).map(|_| searcher()).collect();
+        let blocks = index.blocks.len() - 1;
+        for columns in 0..blocks {
+            let own = index.entries.read(index.block_entries(columns))?;
+            let block = Block::<V>::new(index.columns, index.block_offsets(columns), &own);
+            for rows in columns..blocks {
+                let entries = match rows == columns {
+                    true => std::borrow::Cow::Borrowed(&own[..]),
+                    false => index.entries.read(index.block_entries(rows))?,
+                };
+                let pass = Pass { block: &block, first: index.blocks[columns], rows, entries: &entries };
+                let next = AtomicUsize::new(index.blocks[rows]);
+                rayon::broadcast(|thread| {
+                    let mut searcher = searchers[thread.index()].lock().unwrap_or_else(PoisonError::into_inner);
+                    searcher.work(&pass, &next);
+                });
+            }
+        }
+        Ok(searchers.into_iter().map(|s| s.into_inner().unwrap_or_else(PoisonError::into_inner).work).sum())
+    }
+}
+
+/// The rows of one block against the columns of another, or of the same.
+struct Pass<'a, V> {
+    block: &'a Block<V>,
+    /// The first entity of the block.
+    first: usize,
+    /// The block that the rows are of, and its entries.
+    rows: usize,
+    entries: &'a [u64],
+}
+
+/// The work of one thread.
+struct Searcher<'a, E, C, N, F> {
+    cells: Cells<C>,
+    scorer: Scorer<'a, E, N, F>,
+    work: usize,
+}
+
+/// What becomes of sums: scores, and offers to both ends of a pair.
+struct Scorer<'a, E, N, F> {
+    run: Run<'a, E>,
+    /// The score below which each entity takes no neighbor, as far as this thread knows.
+    floors: Vec<f32>,
+    /// The best of the entity whose row is at work.
+    best: TopK,
+    /// The score below which that entity takes no other.
+    own_floor: f32,
+    norms: &'a [N],
+    symmetric: bool,
+    score: F,
+}
+
+/// Rows that a thread takes at once.
+const ROWS_AT_ONCE: usize = 8;
+/// Cells that are scored at once.
+const CELLS_AT_ONCE: usize = 64;
+
+impl<'a, E: Entries, C: Copy + Default, N: Copy, F: Fn(C, N, N) -> f64> Searcher<'a, E, C, N, F> {
+    fn new(run: Run<'a, E>, norms: &'a [N], symmetric: bool, score: F) -> Self {
+        let (settings, entities) = (&run.index.settings, run.index.entities());
+        let least = settings.least();
+        // k beyond the number of entities would only reserve room for what cannot come.
+        let best = TopK::new(settings.k.min(entities.max(1)), least);
+        let floors = vec![least; entities];
+        let scorer = Scorer { run, floors, best, own_floor: least, norms, symmetric, score };
+        Self { cells: Cells::new(), scorer, work: 0 }
+    }
+
+    fn work<V: Value>(&mut self, pass: &Pass<'_, V>, next: &AtomicUsize)
+    where
+        C: Cell<V>,
+    {
+        let Run { index, stop, .. } = self.scorer.run;
+        let end = index.blocks[pass.rows + 1];
+        while !stop.load(Relaxed) {
+            let begin = next.fetch_add(ROWS_AT_ONCE, Relaxed);
+            if begin >= end {
+                break;
+            }
+            (begin..(begin + ROWS_AT_ONCE).min(end)).for_each(|i| self.row(i, pass));
+        }
+    }
+
+    fn row<V: Value>(&mut self, i: usize, pass: &Pass<'_, V>)
+    where
+        C: Cell<V>,
+    {
+        let Run { index, found, .. } = self.scorer.run;
+        let base = index.offsets[index.blocks[pass.rows]];
+        let range = index.offsets[i] - base..index.offsets[i + 1] - base;
+        let row = &pass.entries[range.clone()];
+        let (reach, positions) = match i < pass.first + pass.block.rows() {
+            true => (i - pass.first, Some(pass.block.positions(range))),
+            false => (pass.block.rows(), None),
+        };
+        let work = self.cells.add(row, positions, pass.block);
+        self.work += work;
+        let scorer = &mut self.scorer;
+        scorer.own_floor = found.floor(i);
+        // A walk over what was reached costs a few times as much a cell as a look at all of them.
+        if work < reach / 8 {
+            self.cells.take_reached(row, positions, pass.block, |j, cell| {
+                let (i, j) = (i, pass.first + j);
+                let score = scorer.score(cell, i, j);
+                let other = if scorer.symmetric { score } else { scorer.score(cell.swapped(), j, i) };
+                scorer.offer(i, j, score, other);
+            });
+        } else {
+            for (at, cells) in self.cells.first(reach).chunks_mut(CELLS_AT_ONCE).enumerate() {
+                scorer.score_all(i, pass.first + at * CELLS_AT_ONCE, cells);
+                cells.fill(C::default());
+            }
+        }
+        found.add(i, &mut scorer.best);
+    }
+}
+
+impl<E: Entries, N: Copy, F> Scorer<'_, E, N, F> {
+    /// Scores the pairs of i with as many entities from `first` on as there are cells, and offers what may win.
+    fn score_all<V, C: Cell<V>>(&mut self, i: usize, first: usize, cells: &[C])
+    where
+        F: Fn(C, N, N) -> f64,
+    {
+        let (norm, norms) = (self.norms[i], &self.norms[first..first + cells.len()]);
+        let mut scores = [0f32; CELLS_AT_ONCE];
+        for ((score, cell), other) in scores.iter_mut().zip(cells).zip(norms) {
+            *score = (self.score)(*cell, norm, *other) as f32;
+        }
+        let mut others = scores;
+        if !self.symmetric {
+            for ((score, cell), other) in others.iter_mut().zip(cells).zip(norms) {
+                *score = (self.score)(cell.swapped(), *other, norm) as f32;
+            }
+        }
+        let floors = &self.floors[first..first + cells.len()];
+        let mut any = false;
+        for ((score, other), floor) in scores.iter().zip(&others).zip(floors) {
+            any |= (*score >= self.own_floor) | (*other >= *floor);
+        }
+        if any {
+            (0..cells.len()).for_each(|at| self.offer(i, first + at, scores[at], others[at]));
+        }
+    }
+
+    #[inline(always)]
+    fn score<C>(&self, cell: C, i: usize, j: usize) -> f32
+    where
+        F: Fn(C, N, N) -> f64,
+    {
+        (self.score)(cell, self.norms[i], self.norms[j]) as f32
+    }
+
+    /// Offers a pair to both of its ends.
+    #[inline(always)]
+    fn offer(&mut self, i: usize, j: usize, score: f32, other: f32) {
+        let found = self.run.found;
+        if score >= self.own_floor {
+            self.best.push(score, j as u32, found.order());
+            self.own_floor = self.own_floor.max(self.best.floor());
+        }
+        if other >= self.floors[j] {
+            self.floors[j] = found.offer(j, other, i as u32);
+        }
+    }
+}
