@@ -1,11 +1,15 @@
 //! Kernels alone, on a synthetic matrix with the skew of real interactions. `cargo bench --bench kernels`
 
 use std::hint::black_box;
-use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
-use lakeside::kernels::csr::Csr;
-use lakeside::kernels::similarity::{Metric, Neighbors, Settings, Similarity};
+use lakeside::kernels::cells::SingleDot;
+use lakeside::kernels::csr::{Csr, Slices};
+use lakeside::kernels::metric::{Metric, Settings};
+use lakeside::kernels::product::RowProduct;
+use lakeside::kernels::similarity::Similarity;
+use lakeside::kernels::topk::Candidates;
 use lakeside::kernels::weighting::Weighting;
 
 const ITEMS: usize = 3_000;
@@ -21,45 +25,86 @@ fn uniform(state: &mut u64) -> f64 {
     ((z ^ (z >> 31)) >> 11) as f64 / (1u64 << 53) as f64
 }
 
-/// Items by users, popular items first, as `neighbors` numbers them.
-fn interactions() -> Csr {
-    let mut state = 7;
-    let skewed = |state: &mut u64, n: usize| ((n as f64).powf(uniform(state)) - 1.0) as u32;
-    let items: Vec<u32> = (0..EVENTS).map(|_| skewed(&mut state, ITEMS)).collect();
-    let users: Vec<u32> = (0..EVENTS).map(|_| skewed(&mut state, USERS)).collect();
-    let weights: Vec<f32> = (0..EVENTS).map(|_| 0.5 + (uniform(&mut state) * 10.0).floor() as f32 / 2.0).collect();
-    let mut matrix = Csr::from_entries(USERS, ITEMS, &[(&users, &items, &weights)]).transposed();
-    matrix.sum_duplicates();
-    matrix
+/// Events as (item, user, weight), popular items first, as `neighbors` numbers them.
+struct Events {
+    items: Vec<u32>,
+    users: Vec<u32>,
+    weights: Vec<f32>,
+    /// Codes are the numbers themselves.
+    numbers: Vec<u32>,
+}
+
+impl Events {
+    fn new() -> Self {
+        let mut state = 7;
+        let skewed = |state: &mut u64, n: usize| ((n as f64).powf(uniform(state)) - 1.0) as u32;
+        let items = (0..EVENTS).map(|_| skewed(&mut state, ITEMS)).collect();
+        let users = (0..EVENTS).map(|_| skewed(&mut state, USERS)).collect();
+        let weights = (0..EVENTS).map(|_| 0.5 + (uniform(&mut state) * 10.0).floor() as f32 / 2.0).collect();
+        Self { items, users, weights, numbers: (0..ITEMS.max(USERS) as u32).collect() }
+    }
+
+    fn by_item(&self) -> Csr {
+        let pieces = vec![(&self.items[..], &self.users[..], &self.weights[..])];
+        let slices = [Slices { pieces, rows: &self.numbers, columns: &self.numbers }];
+        let Ok(matrix) = Csr::build(0..ITEMS, USERS, &slices);
+        matrix
+    }
+
+    fn by_user(&self) -> Csr {
+        let pieces = vec![(&self.users[..], &self.items[..], &self.weights[..])];
+        let slices = [Slices { pieces, rows: &self.numbers, columns: &self.numbers }];
+        let Ok(matrix) = Csr::build(0..USERS, ITEMS, &slices);
+        matrix
+    }
+}
+
+fn build(criterion: &mut Criterion) {
+    let events = Events::new();
+    let mut group = criterion.benchmark_group("matrix");
+    group.throughput(Throughput::Elements(EVENTS as u64));
+    group.bench_function("build", |bencher| bencher.iter(|| black_box(events.by_item())));
+    group.finish();
 }
 
 fn similarity(criterion: &mut Criterion) {
-    let matrix = interactions();
-    let order: Vec<u32> = (0..ITEMS as u32).collect();
+    let matrix = Events::new().by_item();
     let mut group = criterion.benchmark_group("similarity");
     group.sample_size(10);
     for (name, metric) in Metric::NAMES {
-        let settings = Settings {
-            metric,
-            k: 50,
-            shrink: 0.0,
-            threshold: 0.0,
-            min_overlap: 1,
-            weighting: Weighting::None,
-            alpha: 0.5,
-            beta: 0.5,
-        };
-        let index = Arc::new(Similarity::new(matrix.clone(), order.clone(), settings));
+        let (shrink, threshold, weighting) = (0.0, 0.0, Weighting::None);
+        let settings = Settings { metric, k: 50, shrink, threshold, min_overlap: 1, weighting, alpha: 0.5, beta: 0.5 };
+        let index = Similarity::new(matrix.clone(), settings);
         let search = || {
-            let mut found = Neighbors::default();
-            index.searcher().search(0..index.entities(), &mut found);
-            found
+            let found = Candidates::new(settings.k, (0..ITEMS as u32).collect(), settings.least());
+            let Ok(work) = index.search(&found, &AtomicBool::new(false));
+            (found, work)
         };
-        group.throughput(Throughput::Elements(search().work as u64));
+        group.throughput(Throughput::Elements(search().1 as u64));
         group.bench_function(name, |bencher| bencher.iter(|| black_box(search())));
     }
     group.finish();
 }
 
-criterion_group!(benches, similarity);
+/// The product behind `recommend`: rows of users times rows of items.
+fn product(criterion: &mut Criterion) {
+    let events = Events::new();
+    let (a, b) = (events.by_user(), events.by_item());
+    let mut group = criterion.benchmark_group("product");
+    group.sample_size(10);
+    let run = || {
+        let mut product = RowProduct::<SingleDot>::new(USERS);
+        let rows = (0..a.rows()).map(|row| {
+            let work = product.add(a.row(row), &b);
+            product.take(a.row(row), work, &b, |_| true, |_, _| {});
+            work
+        });
+        rows.sum::<usize>()
+    };
+    group.throughput(Throughput::Elements(run() as u64));
+    group.bench_function("rows", |bencher| bencher.iter(|| black_box(run())));
+    group.finish();
+}
+
+criterion_group!(benches, build, similarity, product);
 criterion_main!(benches);

@@ -20,10 +20,11 @@
 pub mod cli;
 pub mod error;
 pub mod functions;
-pub mod kernels;
 pub mod lake;
 pub mod operators;
 pub mod project;
 pub mod session;
+
+pub use lakeside_kernels as kernels;
 
 pub use cli::reference;

@@ -16,6 +16,7 @@ import os
 import re
 import shlex
 import shutil
+import signal
 import statistics
 import sys
 import tempfile
@@ -26,7 +27,7 @@ from functools import cache
 from pathlib import Path
 
 import report
-from measure import Failed, Run, bandwidth, commit, machine, package, python, run
+from measure import HERE, Failed, Run, bandwidth, commit, machine, package, python, run
 
 Command = Callable[[str], list[str]]  # of the path to write to
 
@@ -48,7 +49,7 @@ class Row:
     goals: list[Goal]
     data: list[str]  # ours and, where the cost of a multiply-add is compared, theirs
     check: list[str] = field(default_factory=list)  # arguments of check.py around the two answers
-    once: bool = False  # too long to repeat
+    once: bool = False  # ours takes too long to repeat
 
 
 class Bench:
@@ -95,11 +96,11 @@ class Bench:
             result = run(self.sql(f"EXPLAIN ANALYZE {self.neighbors(data)}"), self.folder)
             node = next((line for line in result.text.splitlines() if "multiply_adds=" in line), "")
             metrics = {name: report.number(value) for name, value in re.findall(r"(\w+)=([\d.]+ ?[^\s,\]]*)", node)}
-            if "multiply_adds" not in metrics:
-                raise Failed("EXPLAIN ANALYZE shows no multiply_adds")
-            found.append({"data": data, "entries": metrics.get("entries"), "multiply_adds": metrics["multiply_adds"],
-                          "product": metrics.get("elapsed_compute"), "wall": result.wall})
-        return sorted(found, key=lambda metrics: metrics["product"] or 0)[len(found) // 2]
+            if not {"entries", "multiply_adds", "elapsed_compute"} <= set(metrics):
+                raise Failed("EXPLAIN ANALYZE shows no entries, multiply_adds and elapsed_compute of neighbors")
+            found.append({"data": data, "entries": metrics["entries"], "multiply_adds": metrics["multiply_adds"],
+                          "product": metrics["elapsed_compute"], "wall": result.wall})
+        return sorted(found, key=lambda metrics: metrics["product"])[len(found) // 2]
 
     @cache
     def once(self, *argv: str) -> Run:
@@ -150,19 +151,20 @@ def cost(bench: Bench) -> list[Row]:
     """The cost of a multiply-add as data grows, over the whole process, and as it is skewed, in the product: with ten
     items there is so little to multiply that the whole is reading."""
 
-    def row(kind: str, data: str, base: str, aim: float | None, once: bool = False) -> Row:
-        goals = [Goal("whole", 2, aim), Goal("product")] if kind == "growth" else [Goal("product", 2), Goal("whole")]
-        return Row(f"{kind}_{data}", f"a multiply-add, {data}", bench.similar(data), bench.similar(base),
+    def row(data: str, base: str, what: str, once: bool = False) -> Row:
+        kind = "growth" if data.startswith("d2") else "skew"
+        goals = [Goal("whole", 2, 1), Goal("product")] if kind == "growth" else [Goal("product", 2), Goal("whole")]
+        return Row(f"{kind}_{data}", f"cost of a multiply-add: {what}", bench.similar(data), bench.similar(base),
                    f"lakeside, {base}", goals, [data, base], once=once)
 
     return [
-        row("growth", "d20m", "d1m", 1),
-        row("growth", "d200m", "d1m", 1, once=True),
-        row("skew", "one_user", "d1m", None),
-        row("skew", "one_user_wide", "d20m", None),
-        row("skew", "one_item", "d1m", None),
-        row("skew", "singletons", "d20m", None),
-        row("skew", "ten_items", "d20m", None),
+        row("d20m", "d1m", "16.6 M interactions"),
+        row("d200m", "d1m", "200 M interactions", once=True),
+        row("one_user", "d1m", "one user with 200,000 events"),
+        row("one_user_wide", "d20m", "one user with all of 200,000 items"),
+        row("one_item", "d1m", "an item in every basket"),
+        row("singletons", "d20m", "a million items seen once"),
+        row("ten_items", "d20m", "10 items in all"),
     ]
 
 
@@ -172,19 +174,24 @@ def all_rows(bench: Bench) -> list[Row]:
 
 
 def compared(bench: Bench, row: Row) -> str:
-    """Runs what check.py finds about the two answers; those of the warm-up lie in the folder."""
+    """What check.py says about the two answers, which the warm-up left in the folder."""
     if not row.check:
         return ""
     how, *rest = row.check
-    sentence = run(python("check.py", how, "ours.parquet", "theirs.parquet", *rest), bench.folder).text.strip()
-    return sentence
+    try:
+        return run(python("check.py", how, "ours.parquet", "theirs.parquet", *rest), bench.folder).text.strip()
+    except Failed as failure:
+        raise Failed(f"the answers differ: {failure}") from failure
 
 
 def pairs_of_runs(bench: Bench, row: Row) -> tuple[str, list[tuple[Run, Run | None]]]:
     ours, theirs = row.ours("ours.parquet"), row.theirs and row.theirs("theirs.parquet")
-    if row.once:
-        return "", [(bench.once(*ours), bench.once(*theirs) if theirs else None)]
-    pair = lambda: (run(ours, bench.folder), run(theirs, bench.folder) if theirs else None)
+    if theirs is None:
+        return "", [(bench.once(*ours), None)]
+
+    def pair() -> tuple[Run, Run]:
+        return bench.once(*ours) if row.once else run(ours, bench.folder), run(theirs, bench.folder)
+
     pair()
     return compared(bench, row), [pair() for _ in range(bench.runs)]
 
@@ -213,9 +220,10 @@ def measured(bench: Bench, row: Row) -> dict:
         work = [bench.work(data) for data in row.data] if len(row.data) == 2 else []
     except Failed as failure:
         return {**facts, "failed": str(failure), "goals": []}
-    sides = [("ours", [pair[0] for pair in pairs]), ("theirs", [pair[1] for pair in pairs if pair[1]])]
-    facts |= {side: {"wall": [run.wall for run in runs], "cpu": [run.cpu for run in runs],
-                     "peak": [run.peak for run in runs]} for side, runs in sides if runs}
+    sides = {"ours": [pair[0] for pair in pairs][: 1 if row.once else None],
+             "theirs": [pair[1] for pair in pairs if pair[1]]}
+    facts |= {side: {name: [getattr(each, name) for each in runs] for name in ("wall", "cpu", "peak")}
+              for side, runs in sides.items() if runs}
     goals = []
     for goal in row.goals:
         value = statistics.median(ratio(goal.kind, *pair, work) for pair in pairs)
@@ -228,7 +236,7 @@ def measured(bench: Bench, row: Row) -> dict:
 def shown(bench: Bench, argv: list[str]) -> str:
     """A command without this machine's paths."""
     paths = {bench.binary: "lakeside", sys.executable: "python", str(bench.data): "DATA",
-             str(Path(__file__).parent): "benches/compare"}
+             str(HERE): "benches/compare"}
     text = shlex.join(argv).replace("'\"'\"'", "\0")
     for path, name in paths.items():
         text = text.replace(path, name)
@@ -243,12 +251,13 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--runs", type=int, default=3, metavar="N", help="counted pairs [3]")
     parser.add_argument("--threads", type=int, default=2, metavar="N", help="of ours and theirs [2]")
     parser.add_argument("--only", nargs="+", default=[], metavar="NAME", help="rows to run, by the start of their name")
-    parser.add_argument("--out", type=Path, default=Path(__file__).resolve().parents[1] / "RESULTS.md")
+    parser.add_argument("--out", type=Path, default=HERE.parent / "RESULTS.md")
     parser.add_argument("--commit", default=None, help="what the binary was built from [the checkout's]")
     return parser.parse_args()
 
 
 def main() -> None:
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # so that the folder is cleared and the child stopped
     args = arguments()
     store = args.out.with_name("results.json")
     results = json.loads(store.read_text()) if store.exists() else {"rows": {}}

@@ -8,7 +8,6 @@ import subprocess
 import sys
 import time
 from dataclasses import dataclass
-from functools import lru_cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -73,14 +72,13 @@ def commit() -> str:
     return (git("rev-parse", "--short", "HEAD") or "unknown") + ("+" if changed else "")
 
 
-@lru_cache
 def machine() -> str:
     """Processor, cores, memory and how fast that is."""
     processor = Path("/proc/cpuinfo").read_text().splitlines()
     facts = {line.split(":")[0].strip(): line.split(":")[1].strip() for line in processor if ":" in line}
     flags = facts.get("flags", "").split()
     vectors = [name for flag, name in (("avx2", "AVX2"), ("avx512bw", "AVX-512")) if flag in flags]
-    model = f"{facts.get('model name', 'unknown processor')} family {facts.get('cpu family')} model {facts.get('model')}"
+    model = f"{facts.get('model name', 'unknown')} family {facts.get('cpu family')} model {facts.get('model')}"
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9
     return f"{model} ({', '.join(vectors) or 'no AVX2'}), {os.cpu_count()} cores, {memory:.0f} GB of memory"
 

@@ -10,7 +10,7 @@ KINDS = {
     "whole": ("{:.2f}x per multiply-add", False),
     "product": ("{:.2f}x per multiply-add of the product alone", False),
 }
-UNITS = {"": 1, "K": 1e3, "M": 1e6, "B": 1e9, "G": 1e9, "T": 1e12, "ns": 1e-9, "µs": 1e-6, "us": 1e-6, "ms": 1e-3, "s": 1}
+UNITS = {"": 1, "K": 1e3, "M": 1e6, "B": 1e9, "T": 1e12, "ns": 1e-9, "µs": 1e-6, "ms": 1e-3, "s": 1}
 
 
 def number(text: str) -> float | None:
@@ -58,7 +58,8 @@ def result_lines(row: dict) -> list[str]:
     ours, theirs = row["ours"], row.get("theirs")
     return [
         line(row["what"], row["rival"], KINDS[goal["kind"]][0].format(goal["value"]), bound(goal, "must"),
-             bound(goal, "aim"), verdict(goal), seconds(ours), seconds(theirs), memory(ours), memory(theirs), again(row))
+             bound(goal, "aim"), verdict(goal), seconds(ours), seconds(theirs), memory(ours), memory(theirs),
+             again(row))
         for goal in row["goals"]
     ]
 
@@ -72,13 +73,12 @@ def cost_lines(rows: list[dict]) -> list[str]:
                 continue
             work, wall = row["work"][at], median(row[side]["wall"])
             count, product = work["multiply_adds"], work["product"]
-            lines[work["data"]] = (count, line(
-                work["data"], f"{(work['entries'] or 0) / 1e6:.2f} M", f"{count / 1e9:.3f} G", f"{wall:.2f} s",
-                f"{wall / count * 1e9:.2f} ns", f"{product:.2f} s" if product else "",
-                f"{count / product / 1e6:,.0f} M" if product else ""))
+            lines[work["data"]] = line(
+                work["data"], f"{work['entries'] / 1e6:.2f} M", f"{count / 1e9:.3f} G", f"{wall:.2f} s",
+                f"{wall / count * 1e9:.2f} ns", f"{product:.2f} s", f"{count / product / 1e6:,.0f} M")
     order = ["d1m", "d20m", "d200m"]
     place = lambda name: (order.index(name) if name in order else len(order), name)
-    return [lines[name][1] for name in sorted(lines, key=place)]
+    return [lines[name] for name in sorted(lines, key=place)]
 
 
 def notes(rows: list[dict]) -> list[str]:
@@ -104,7 +104,7 @@ def section(machine: str, rows: list[dict]) -> list[str]:
     if costs:
         text += ["", "### What a multiply-add costs", "",
                  "Whole process by the wall clock; the product alone in seconds of one core (`elapsed_compute`).", "",
-                 line("data", "interactions", "multiply-adds", "whole", "per multiply-add", "product",
+                 line("data", "pairs of user and item", "multiply-adds", "whole", "per multiply-add", "product",
                       "multiply-adds per second and core"), line(*["---"] * 7), *costs]
     return text + ["", "### What was run", "", *notes(rows)]
 
@@ -112,9 +112,9 @@ def section(machine: str, rows: list[dict]) -> list[str]:
 def markdown(results: dict) -> str:
     rows = [results["rows"][name] for name in results["order"] if name in results["rows"]]
     text = ["# Results", "",
-            "Made by `benches/compare/compare.py`; do not edit. Whole processes, Parquet to Parquet, ours and theirs in",
-            "turn, medians (and least to most) of the counted runs; ratios are medians of the ratios of pairs. The last",
-            "column repeats a row: `python benches/compare/compare.py DATA --lakeside BINARY --only NAME`.", ""]
+            "Made by `benches/compare/compare.py`; do not edit. Whole processes, Parquet to Parquet, ours and theirs",
+            "in turn, medians (and least to most) of the counted runs; ratios are medians of the ratios of pairs. The",
+            "last column repeats a row: `python benches/compare/compare.py DATA --lakeside BINARY --only NAME`.", ""]
     for machine in dict.fromkeys(row["machine"].split(";")[0] for row in rows):
         here = [row for row in rows if row["machine"].split(";")[0] == machine]
         text += section(here[-1]["machine"], here)
@@ -125,5 +125,7 @@ def brief(row: dict) -> str:
     """A line for whoever waits."""
     if "failed" in row:
         return f"{row['name']}: failed: {row['failed']}"
-    ratios = ", ".join(KINDS[goal["kind"]][0].format(goal["value"]) + f" {verdict(goal)}" for goal in row["goals"])
-    return f"{row['name']}: {ratios}; {seconds(row['ours'])} against {seconds(row.get('theirs')) or 'nothing'}; {row['check']}"
+    goals = ((KINDS[goal["kind"]][0].format(goal["value"]), verdict(goal)) for goal in row["goals"])
+    ratios = ", ".join(" ".join(filter(None, words)) for words in goals)
+    times = " against ".join(filter(None, (seconds(row["ours"]), seconds(row.get("theirs")))))
+    return "; ".join(filter(None, (f"{row['name']}: {ratios}", times, row["check"])))

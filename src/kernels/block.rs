@@ -127,6 +127,11 @@ impl<C: Copy + Default> Cells<C> {
         Self { cells: cells.try_into().unwrap_or_else(|_| unreachable!("the length is that of the array")) }
     }
 
+    /// The bytes that they take.
+    pub fn bytes() -> usize {
+        MOST_ROWS * size_of::<C>()
+    }
+
     /// Adds a row's products with the rows of the block. `positions` are given where the row is of the block itself.
     /// Returns the multiply-adds done.
     pub fn add<V: Value>(&mut self, row: &[u64], positions: Option<&[u16]>, block: &Block<V>) -> usize

@@ -37,38 +37,58 @@ pub struct Csr {
     pub entries: Vec<u64>,
 }
 
+/// Codes of rows, codes of columns, and values, which are absent where each is 1.
+pub type Piece<'a> = (&'a [u32], &'a [u32], &'a [f32]);
+
 /// Some of the (row, column, value) triples that a matrix is built from.
-#[derive(Debug, Default)]
-pub struct Triples<'a> {
-    /// Codes of rows, codes of columns, and values, which are absent where each is 1.
-    pub pieces: Vec<(&'a [u32], &'a [u32], &'a [f32])>,
-    /// The row that each code stands for.
-    pub rows: &'a [u32],
-    /// The column that each code stands for.
-    pub columns: &'a [u32],
+pub trait Triples: Sync {
+    /// Why triples cannot be read.
+    type Error: Send;
+
+    /// The row that each code of a row stands for.
+    fn rows(&self) -> &[u32];
+
+    /// The column that each code of a column stands for.
+    fn columns(&self) -> &[u32];
+
+    /// Visits all triples, in pieces.
+    fn each_piece(&self, visit: &mut dyn FnMut(Piece<'_>)) -> Result<(), Self::Error>;
 }
 
 impl Csr {
-    /// Groups triples by row, sorts each row by column and sums what has the same row and column. The summands are
+    /// Groups the triples of a range of rows by row, the first of the range being row 0 of the matrix, sorts each row by column and sums what has the same row and column. The summands are
     /// ordered by value first, so the result does not depend on the order in which triples come.
     ///
     /// Works on the threads of the current pool, one for each of `parts`.
-    pub fn build(rows: usize, columns: usize, parts: &[Triples<'_>]) -> Self {
-        let mut cursors: Vec<Vec<u32>> = parts.par_iter().map(|part| part.count_rows(rows)).collect();
-        let offsets = claim(rows, &mut cursors);
+    pub fn build<T: Triples>(rows: Range<usize>, columns: usize, parts: &[T]) -> Result<Self, T::Error> {
+        let counts = parts.par_iter().map(|part| count_rows(part, &rows));
+        let mut cursors: Vec<Vec<u32>> = counts.collect::<Result<_, _>>()?;
+        let offsets = claim(rows.len(), &mut cursors);
         // Parts fill every row in turn; each slot is written once, by the part whose cursor claimed it.
-        let slots: Vec<AtomicU64> = (0..offsets[rows]).into_par_iter().map(|_| AtomicU64::new(0)).collect();
-        parts.par_iter().zip(cursors).for_each(|(part, mut cursors)| {
-            part.each(|row, column, value| {
-                let cursor = &mut cursors[row as usize];
-                slots[offsets[row as usize] + *cursor as usize].store(entry::pack(column, value), Relaxed);
-                *cursor += 1;
-            });
-        });
+        let slots: Vec<AtomicU64> = (0..offsets[rows.len()]).into_par_iter().map(|_| AtomicU64::new(0)).collect();
+        parts.par_iter().zip(cursors).try_for_each(|(part, mut cursors)| {
+            let (part_rows, part_columns) = (part.rows(), part.columns());
+            let mut place = |row: u32, column: u32, value: f32| {
+                let row = (part_rows[row as usize] as usize).wrapping_sub(rows.start);
+                if let Some(cursor) = cursors.get_mut(row) {
+                    let word = entry::pack(part_columns[column as usize], value);
+                    slots[offsets[row] + *cursor as usize].store(word, Relaxed);
+                    *cursor += 1;
+                }
+            };
+            part.each_piece(&mut |(rows, columns, values)| {
+                let places = rows.iter().zip(columns);
+                if values.is_empty() {
+                    places.for_each(|(&row, &column)| place(row, column, 1.0));
+                } else {
+                    places.zip(values).for_each(|((&row, &column), &value)| place(row, column, value));
+                }
+            })
+        })?;
         let entries = slots.into_iter().map(AtomicU64::into_inner).collect();
         let mut matrix = Self { columns, offsets, entries };
         matrix.sort_rows();
-        matrix
+        Ok(matrix)
     }
 
     fn sort_rows(&mut self) {
@@ -151,27 +171,44 @@ impl Csr {
     }
 }
 
-impl Triples<'_> {
-    #[inline(always)]
-    fn each(&self, mut visit: impl FnMut(u32, u32, f32)) {
-        for (rows, columns, values) in &self.pieces {
-            let places = rows.iter().zip(*columns).map(|(&row, &column)| (row as usize, column as usize));
-            if values.is_empty() {
-                places.for_each(|(row, column)| visit(self.rows[row], self.columns[column], 1.0));
-            } else {
-                places.zip(*values).for_each(|((row, column), &v)| visit(self.rows[row], self.columns[column], v));
-            }
+/// How many triples each row of a range has.
+fn count_rows<T: Triples>(part: &T, rows: &Range<usize>) -> Result<Vec<u32>, T::Error> {
+    let mut codes = vec![0u32; part.rows().len()];
+    part.each_piece(&mut |(piece, _, _)| piece.iter().for_each(|&code| codes[code as usize] += 1))?;
+    let mut counts = vec![0u32; rows.len()];
+    for (count, &row) in codes.iter().zip(part.rows()) {
+        if let Some(total) = counts.get_mut((row as usize).wrapping_sub(rows.start)) {
+            *total += count;
         }
     }
+    Ok(counts)
+}
 
-    fn count_rows(&self, rows: usize) -> Vec<u32> {
-        let mut codes = vec![0u32; self.rows.len()];
-        for (piece, _, _) in &self.pieces {
-            piece.iter().for_each(|&code| codes[code as usize] += 1);
-        }
-        let mut counts = vec![0u32; rows];
-        codes.iter().zip(self.rows).for_each(|(count, &row)| counts[row as usize] += count);
-        counts
+/// Triples in memory.
+#[derive(Debug, Default)]
+pub struct Slices<'a> {
+    /// Codes and values.
+    pub pieces: Vec<Piece<'a>>,
+    /// The row that each code of a row stands for.
+    pub rows: &'a [u32],
+    /// The column that each code of a column stands for.
+    pub columns: &'a [u32],
+}
+
+impl Triples for Slices<'_> {
+    type Error = std::convert::Infallible;
+
+    fn rows(&self) -> &[u32] {
+        self.rows
+    }
+
+    fn columns(&self) -> &[u32] {
+        self.columns
+    }
+
+    fn each_piece(&self, visit: &mut dyn FnMut(Piece<'_>)) -> Result<(), Self::Error> {
+        self.pieces.iter().for_each(|&piece| visit(piece));
+        Ok(())
     }
 }
 
@@ -222,10 +259,17 @@ pub fn pieces_mut<'a>(offsets: &'a [usize], mut entries: &'a mut [u64]) -> Vec<(
 mod tests {
     use super::*;
 
-    fn build(rows: usize, columns: usize, triples: &[(&[u32], &[u32], &[f32])]) -> Csr {
+    fn build(rows: usize, columns: usize, pieces: &[Piece<'_>]) -> Csr {
         let all: Vec<u32> = (0..rows.max(columns) as u32).collect();
-        let part = |piece| Triples { pieces: vec![piece], rows: &all, columns: &all };
-        Csr::build(rows, columns, &triples.iter().copied().map(part).collect::<Vec<_>>())
+        let parts = pieces.iter().map(|piece| Slices { pieces: vec![*piece], rows: &all, columns: &all });
+        let parts: Vec<_> = parts.collect();
+        let Ok(whole) = Csr::build(0..rows, columns, &parts);
+        // A range of rows is what the whole has there.
+        for start in 0..rows {
+            let Ok(part) = Csr::build(start..rows, columns, &parts);
+            assert_eq!(part.entries, &whole.entries[whole.offsets[start]..]);
+        }
+        whole
     }
 
     fn row(matrix: &Csr, row: usize) -> Vec<(u32, f32)> {
@@ -258,7 +302,7 @@ mod tests {
     #[test]
     fn pieces_cover_all_rows() {
         assert_eq!(pieces(&[0, 0, 30, 30, 31], 10), [0..2, 2..4]);
-        assert_eq!(pieces(&[0], 10), []);
-        assert_eq!(pieces(&[], 10), []);
+        assert!(pieces(&[0], 10).is_empty());
+        assert!(pieces(&[], 10).is_empty());
     }
 }

@@ -3,12 +3,16 @@
 //! Weights are halves and similarities eighths, so products and sums are exact in single precision and the lists can
 //! be compared bit for bit, ties included.
 
+use std::sync::atomic::AtomicBool;
+
 use proptest::prelude::*;
 
 use super::*;
 
-use crate::kernels::similarity::{Metric, Neighbors, Settings, Similarity};
-use crate::kernels::weighting::Weighting;
+use crate::metric::{Metric, Settings};
+use crate::similarity::Similarity;
+use crate::topk::Candidates;
+use crate::weighting::Weighting;
 
 /// A table of pairs, dense: one row per left id, None where there is no entry. A stored 0 is an entry.
 type Table = Vec<Vec<Option<f32>>>;
@@ -28,18 +32,18 @@ impl Listed {
         }
     }
 
-    fn mask(&self, items: usize) -> Mask {
-        match self {
-            Self::Items(items) => Mask::Items(items.clone()),
-            Self::Pairs(lists) => {
-                let mut pairs = Csr { columns: items, offsets: vec![0], ..Csr::default() };
-                for list in lists {
-                    pairs.indices.extend(list);
-                    pairs.offsets.push(pairs.indices.len());
-                }
-                Mask::Pairs(pairs)
-            }
+    /// Pairs as a matrix; what holds for all users is applied to the links instead.
+    fn pairs(&self, items: usize) -> Option<Csr> {
+        let Self::Pairs(lists) = self else {
+            return None;
+        };
+        let mut pairs = Csr { columns: items, offsets: vec![0], ..Csr::default() };
+        for list in lists {
+            let distinct: std::collections::BTreeSet<u32> = list.iter().copied().collect();
+            pairs.entries.extend(distinct.into_iter().map(|item| entry::pack(item, 1.0)));
+            pairs.offsets.push(pairs.entries.len());
         }
+        Some(pairs)
     }
 }
 
@@ -66,10 +70,16 @@ impl Case {
         let items = self.item_order.len();
         let history = csr(&self.history, self.history_weighted);
         let similar = csr(&self.similar, true);
-        let (a, b, link_order) = match self.side {
+        let (a, mut b, link_order) = match self.side {
             Side::Items => (history, similar, &self.item_order),
             Side::Users => (similar, history, &self.user_order),
         };
+        for (listed, kept) in [(&self.exclude, false), (&self.candidates, true)] {
+            if let Some(Listed::Items(named)) = listed {
+                b.retain_columns(|item| named.contains(&item) == kept);
+            }
+        }
+        let pairs = |listed: &Option<Listed>| listed.as_ref().and_then(|listed| listed.pairs(items));
         Arc::new(Scoring {
             a,
             b,
@@ -78,8 +88,8 @@ impl Case {
             normalize: self.normalize,
             reasons: self.reasons,
             exclude_seen: self.exclude_seen,
-            exclude: self.exclude.as_ref().map(|listed| listed.mask(items)),
-            candidates: self.candidates.as_ref().map(|listed| listed.mask(items)),
+            exclude: pairs(&self.exclude),
+            candidates: pairs(&self.candidates),
             item_order: self.item_order.clone(),
             link_order: link_order.clone(),
         })
@@ -97,6 +107,15 @@ impl Case {
             Some((link, a * b, similarity.abs()))
         };
         (0..second.len()).filter_map(path).collect()
+    }
+
+    /// Whether the item is left among the links: not if it is recommended to nobody.
+    fn is_linked(&self, item: usize) -> bool {
+        let named = |listed: &Option<Listed>| match listed {
+            Some(Listed::Items(items)) => Some(items.contains(&(item as u32))),
+            _ => None,
+        };
+        named(&self.exclude) != Some(true) && named(&self.candidates) != Some(false)
     }
 
     /// Whether the item may be recommended to the user.
@@ -124,7 +143,11 @@ impl Case {
         let mut expected = Recommendations::default();
         for user in 0..self.history.len() {
             let items = 0..self.item_order.len();
-            expected.work += items.clone().map(|item| self.paths(user, item).len()).sum::<usize>();
+            expected.work += items
+                .clone()
+                .filter(|item| self.is_linked(*item))
+                .map(|item| self.paths(user, item).len())
+                .sum::<usize>();
             let allowed = items.filter(|&item| self.allowed(user, item));
             let mut list: Vec<Entry> = allowed
                 .filter_map(|item| self.scored(user, item).map(|(score, reasons)| (item, score, reasons)))
@@ -154,11 +177,9 @@ fn csr(table: &Table, weighted: bool) -> Csr {
     let mut matrix = Csr { columns, offsets: vec![0], ..Csr::default() };
     for row in table {
         let stored = row.iter().enumerate().filter_map(|(column, cell)| Some((column as u32, (*cell)?)));
-        for (column, value) in stored {
-            matrix.indices.push(column);
-            matrix.values.extend(weighted.then_some(value));
-        }
-        matrix.offsets.push(matrix.indices.len());
+        let weight = |value: f32| if weighted { value } else { 1.0 };
+        matrix.entries.extend(stored.map(|(column, value)| entry::pack(column, weight(value))));
+        matrix.offsets.push(matrix.entries.len());
     }
     matrix
 }
@@ -291,12 +312,11 @@ fn the_third_user_is_recommended_the_one_unseen_item() {
     let weighting = Weighting::None;
     let (metric, alpha, beta) = (Metric::Cosine, 1.0, 1.0);
     let settings = Settings { metric, k: 50, shrink: 0.0, threshold: 0.0, min_overlap: 1, weighting, alpha, beta };
-    let by_item = csr(&case.history, true).transposed();
-    let similarity = Arc::new(Similarity::new(by_item, vec![0, 1, 2], settings));
-    let mut neighbors = Neighbors::default();
-    similarity.searcher().search(0..3, &mut neighbors);
-    for (at, score) in neighbors.score.iter().enumerate() {
-        case.similar[neighbors.entity[at] as usize][neighbors.neighbor[at] as usize] = Some(*score);
+    let by_item = (0..3).map(|item| case.history.iter().map(|user| user[item]).collect()).collect();
+    let found = Candidates::new(2, vec![0, 1, 2], settings.least());
+    let Ok(_) = Similarity::new(csr(&by_item, true), settings).search(&found, &AtomicBool::new(false));
+    for item in 0..3 {
+        found.take(item, |score, neighbor| case.similar[item][neighbor as usize] = Some(score));
     }
     case.reasons = 5;
     let mut found = Recommendations::default();

@@ -38,9 +38,7 @@ impl<E: Entries> Similarity<E> {
             }),
             Metric::Jaccard => run.counts(true, move |c, a, b| c / (a + b - c + h)),
             Metric::Dice => run.counts(true, move |c, a, b| 2.0 * c / (a + b + h)),
-            Metric::Tversky => {
-                run.counts(alpha == beta, move |c, a, b| c / (c + alpha * (a - c) + beta * (b - c) + h))
-            }
+            Metric::Tversky => run.counts(alpha == beta, move |c, a, b| c / (c + alpha * (a - c) + beta * (b - c) + h)),
             Metric::Overlap => run.counts(true, |c, _, _| c),
             Metric::Lift => run.counts(true, move |c, a, b| c * features / (a * b + h)),
         }
@@ -84,8 +82,9 @@ impl<E: Entries> Run<'_, E> {
             Encoding::Ones => {
                 self.sums::<(), Count, N, _>(norms, symmetric, move |c, a, b| score(f64::from(c.0), a, b))
             }
-            Encoding::Whole { unit } => self
-                .sums::<u8, WholeDot, N, _>(norms, symmetric, move |dot, a, b| score(f64::from(dot.0) * unit, a, b)),
+            Encoding::Whole { unit } => {
+                self.sums::<u8, WholeDot, N, _>(norms, symmetric, move |dot, a, b| score(f64::from(dot.0) * unit, a, b))
+            }
             Encoding::Single => self.sums::<f32, Dot, N, _>(norms, symmetric, move |dot, a, b| score(dot.0, a, b)),
         }
     }
@@ -131,11 +130,9 @@ impl<E: Entries> Run<'_, E> {
             let own = index.entries.read(index.block_entries(columns))?;
             let block = Block::<V>::new(index.columns, index.block_offsets(columns), &own);
             for rows in columns..blocks {
-                let entries = match rows == columns {
-                    true => std::borrow::Cow::Borrowed(&own[..]),
-                    false => index.entries.read(index.block_entries(rows))?,
-                };
-                let pass = Pass { block: &block, first: index.blocks[columns], rows, entries: &entries };
+                let other = (rows > columns).then(|| index.entries.read(index.block_entries(rows))).transpose()?;
+                let entries = other.as_deref().unwrap_or(&own);
+                let pass = Pass { block: &block, first: index.blocks[columns], rows, entries };
                 let next = AtomicUsize::new(index.blocks[rows]);
                 rayon::broadcast(|thread| {
                     let mut searcher = searchers[thread.index()].lock().unwrap_or_else(PoisonError::into_inner);

@@ -4,23 +4,28 @@
 //! were put aside, so that what a search holds at once is the columns of one block and the rows of another. Neither
 //! blocks nor threads show in the result.
 
-use std::borrow::Cow;
-use std::ops::Range;
+use std::ops::{Deref, Range};
 
 use rayon::prelude::*;
 
-use super::block::MOST_ROWS;
+use super::block::{Block, Cells, MOST_ROWS};
+use super::cells::{Counted, Moments};
 use super::csr::{Csr, PIECE_ENTRIES, entry, pieces, pieces_mut};
 use super::metric::{Metric, Settings};
+use super::topk::Candidates;
 use super::weighting::{self, ColumnMeans, Steps, Terms, Weighting};
 
 /// Where the entries of rows are kept: in memory, or in a file.
 pub trait Entries: Send + Sync {
     /// Why entries cannot be read or written.
     type Error: Send;
+    /// Entries in memory.
+    type Words<'a>: Deref<Target = [u64]>
+    where
+        Self: 'a;
 
     /// The entries of a range.
-    fn read(&self, range: Range<usize>) -> Result<Cow<'_, [u64]>, Self::Error>;
+    fn read(&self, range: Range<usize>) -> Result<Self::Words<'_>, Self::Error>;
 
     /// Changes the entries of a range.
     fn update(&mut self, range: Range<usize>, change: &mut dyn FnMut(&mut [u64])) -> Result<(), Self::Error>;
@@ -28,9 +33,10 @@ pub trait Entries: Send + Sync {
 
 impl Entries for Vec<u64> {
     type Error = std::convert::Infallible;
+    type Words<'a> = &'a [u64];
 
-    fn read(&self, range: Range<usize>) -> Result<Cow<'_, [u64]>, Self::Error> {
-        Ok(Cow::Borrowed(&self[range]))
+    fn read(&self, range: Range<usize>) -> Result<&[u64], Self::Error> {
+        Ok(&self[range])
     }
 
     fn update(&mut self, range: Range<usize>, change: &mut dyn FnMut(&mut [u64])) -> Result<(), Self::Error> {
@@ -138,6 +144,37 @@ impl<E: Entries> Similarity<E> {
         self.norm.len()
     }
 
+    /// The bytes that a search keeps beside its candidates: one block by columns, the rows of two, and what each thread
+    /// has for itself.
+    pub fn search_bytes(offsets: &[usize], blocks: &[usize], columns: usize, threads: usize) -> usize {
+        let largest = blocks.windows(2).map(|bounds| offsets[bounds[1]] - offsets[bounds[0]]).max().unwrap_or(0);
+        let rows = 2 * largest * size_of::<u64>();
+        let thread = Cells::<Counted<Moments>>::bytes() + offsets.len() * size_of::<f32>();
+        // While columns are counted and while they are filled there are counts beside the block.
+        rows + Block::<f32>::bytes_for(2 * columns, largest)
+            + threads * (thread + columns.min(largest) * size_of::<u32>())
+    }
+
+    /// The bytes that the candidates of all entities will take at the most.
+    pub fn candidate_bytes(&self) -> Result<usize, E::Error> {
+        let mut sizes = vec![0u32; self.columns];
+        self.each_row(|row| row.iter().for_each(|&e| sizes[entry::column(e) as usize] += 1))?;
+        let mut reach = Vec::with_capacity(self.entities());
+        let others = |e: &u64| sizes[entry::column(*e) as usize] as usize - 1;
+        self.each_row(|row| reach.push(row.iter().map(others).sum()))?;
+        Ok(Candidates::bytes_for(self.settings.k.min(self.entities()), reach.into_iter()))
+    }
+
+    /// Where each entity's entries begin.
+    pub fn offsets(&self) -> &[usize] {
+        &self.offsets
+    }
+
+    /// Cuts the entities anew.
+    pub fn set_blocks(&mut self, blocks: Vec<usize>) {
+        self.blocks = blocks;
+    }
+
     pub(super) fn block_entries(&self, block: usize) -> Range<usize> {
         self.offsets[self.blocks[block]]..self.offsets[self.blocks[block + 1]]
     }
@@ -203,7 +240,7 @@ impl<E: Entries> Similarity<E> {
         for block in 0..self.block_count() {
             let range = self.block_entries(block);
             let offsets = &self.offsets[self.blocks[block]..=self.blocks[block + 1]];
-            let entries = self.entries.read(range)?;
+            let entries = &*self.entries.read(range)?;
             let mut norms = &mut self.norm[self.blocks[block]..self.blocks[block + 1]];
             let mut shares = Vec::new();
             for rows in pieces(offsets, PIECE_ENTRIES) {

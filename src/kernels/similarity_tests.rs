@@ -1,10 +1,13 @@
 //! Every metric against its definition, written out over dense rows in double precision, and examples worked by hand.
 
 use std::collections::HashMap;
+use std::sync::atomic::AtomicBool;
 
 use proptest::prelude::*;
 
 use super::*;
+
+use crate::csr::Slices;
 
 /// The weights of an entity, one place per feature. A stored 0 is a feature that the entity has, None is not.
 type Row<T> = Vec<Option<T>>;
@@ -19,9 +22,32 @@ struct Case {
     settings: Settings,
 }
 
+/// Found neighbors, one entry per pair, grouped by entity and best first.
+#[derive(Debug, Default, PartialEq)]
+struct Neighbors {
+    entity: Vec<u32>,
+    neighbor: Vec<u32>,
+    score: Vec<f32>,
+    rank: Vec<usize>,
+}
+
+/// How a search is cut up.
+#[derive(Debug, Clone, Copy)]
+struct Cut {
+    threads: usize,
+    rows: usize,
+    entries: usize,
+}
+
+const WHOLE: Cut = Cut { threads: 1, rows: usize::MAX, entries: usize::MAX };
+
 impl Case {
-    fn index(&self, settings: Settings) -> Arc<Similarity> {
-        Arc::new(Similarity::new(csr(&self.rows, self.weighted), self.order.clone(), settings))
+    fn search(&self, settings: Settings) -> Neighbors {
+        self.search_cut(settings, WHOLE)
+    }
+
+    fn search_cut(&self, settings: Settings, cut: Cut) -> Neighbors {
+        search(csr(&self.rows, self.weighted), self.order.clone(), settings, cut)
     }
 
     /// The question once for each metric.
@@ -30,24 +56,39 @@ impl Case {
     }
 }
 
+fn search(matrix: Csr, order: Vec<u32>, settings: Settings, cut: Cut) -> Neighbors {
+    let pool = rayon::ThreadPoolBuilder::new().num_threads(cut.threads).build().unwrap();
+    let Csr { columns, offsets, entries } = matrix;
+    let bounds = blocks(&offsets, cut.rows.min(MOST_ROWS), cut.entries);
+    let entities = order.len();
+    let candidates = Candidates::new(settings.k.min(entities.max(1)), order, settings.least());
+    pool.install(|| {
+        let Ok(index) = Similarity::prepare(entries, offsets, bounds, columns, settings);
+        let Ok(_) = index.search(&candidates, &AtomicBool::new(false));
+    });
+    let mut found = Neighbors::default();
+    for entity in 0..entities {
+        let first = found.entity.len();
+        candidates.take(entity, |score, neighbor| {
+            found.entity.push(entity as u32);
+            found.neighbor.push(neighbor);
+            found.score.push(score);
+            found.rank.push(found.entity.len() - first);
+        });
+    }
+    found
+}
+
 fn csr(rows: &[Row<f32>], weighted: bool) -> Csr {
     let columns = rows.first().map_or(0, Vec::len);
     let mut matrix = Csr { columns, offsets: vec![0], ..Csr::default() };
     for row in rows {
         let stored = row.iter().enumerate().filter_map(|(feature, cell)| Some((feature as u32, (*cell)?)));
-        for (feature, weight) in stored {
-            matrix.indices.push(feature);
-            matrix.values.extend(weighted.then_some(weight));
-        }
-        matrix.offsets.push(matrix.indices.len());
+        let weight = |weight: f32| if weighted { weight } else { 1.0 };
+        matrix.entries.extend(stored.map(|(feature, value)| entry::pack(feature, weight(value))));
+        matrix.offsets.push(matrix.entries.len());
     }
     matrix
-}
-
-fn search_all(index: &Arc<Similarity>) -> Neighbors {
-    let mut found = Neighbors::default();
-    index.searcher().search(0..index.entities(), &mut found);
-    found
 }
 
 /// Whole and half weights: few enough values that rows repeat, products cancel and scores tie.
@@ -215,13 +256,13 @@ fn check_list(list: &[(usize, f32)], expected: &[Option<f64>], order: &[u32], as
 }
 
 fn check(case: &Case, asked: &Settings) -> Checked {
-    let found = search_all(&case.index(*asked));
+    let found = case.search(*asked);
     prop_assert!(found.entity.is_sorted(), "{asked:?}: not grouped by entity");
     let mut lists: Vec<Vec<(usize, f32)>> = vec![Vec::new(); case.rows.len()];
     for (at, &i) in found.entity.iter().enumerate() {
         let list = &mut lists[i as usize];
         list.push((found.neighbor[at] as usize, found.score[at]));
-        prop_assert!(found.rank[at] as usize == list.len() && list.len() <= asked.k, "{asked:?}: rank of {i}");
+        prop_assert!(found.rank[at] == list.len() && list.len() <= asked.k, "{asked:?}: rank of {i}");
     }
     let expected = definition(&case.rows, asked);
     lists.iter().zip(&expected).try_for_each(|(list, scores)| check_list(list, scores, &case.order, asked))
@@ -243,7 +284,7 @@ proptest! {
     #[test]
     fn both_ends_of_a_pair_see_the_same_score(case in cases()) {
         for asked in case.each_metric().filter(is_symmetric) {
-            let found = search_all(&case.index(Settings { k: case.rows.len(), ..asked }));
+            let found = case.search(Settings { k: case.rows.len(), ..asked });
             let pairs = found.entity.iter().copied().zip(found.neighbor.iter().copied());
             let scores: HashMap<(u32, u32), u32> = pairs.zip(found.score.iter().map(|s| s.to_bits())).collect();
             for (&(i, j), &bits) in &scores {
@@ -253,26 +294,18 @@ proptest! {
     }
 
     #[test]
-    fn blocks_and_workspaces_do_not_show(case in cases(), most_rows in 1usize..=30, blocks in 1usize..=8) {
+    fn blocks_and_threads_do_not_show(case in cases(), threads in 1usize..=4, rows in 1usize..=30, entries in 1usize..=40) {
         // Entities without features are in nobody's way, but with so many of them the work of every row is sparse.
         let mut padded = case.clone();
-        let all = case.rows.len() + 4 * case.rows.iter().flatten().flatten().count();
-        padded.rows.resize(all, vec![None; case.rows[0].len()]);
-        padded.order.extend(case.rows.len() as u32..all as u32);
+        let all = case.rows.len() + 8 * case.rows.iter().flatten().flatten().count();
+        padded.rows.splice(0..0, vec![vec![None; case.rows[0].len()]; all]);
+        padded.order = (case.rows.len() as u32..(case.rows.len() + all) as u32).chain(case.order.iter().copied()).collect();
         for asked in case.each_metric() {
-            let index = case.index(asked);
-            let bounds = index.blocks(most_rows, blocks);
-            prop_assert_eq!((bounds[0], bounds.last().copied()), (0, Some(case.rows.len())));
-            // Two searchers in turn, as two threads would share the blocks.
-            let mut searchers = [index.searcher(), index.searcher()];
-            let mut joined = Neighbors::default();
-            for (at, pair) in bounds.windows(2).enumerate() {
-                prop_assert!(pair[0] < pair[1] && pair[1] - pair[0] <= most_rows, "{bounds:?}");
-                searchers[at % 2].search(pair[0]..pair[1], &mut joined);
-            }
-            let whole = search_all(&index);
-            prop_assert_eq!(&joined, &whole);
-            prop_assert_eq!(&search_all(&padded.index(asked)), &whole);
+            let whole = case.search(asked);
+            prop_assert_eq!(&case.search_cut(asked, Cut { threads, rows, entries }), &whole);
+            let mut sparse = padded.search(asked);
+            sparse.entity.iter_mut().chain(&mut sparse.neighbor).for_each(|entity| *entity -= all as u32);
+            prop_assert_eq!(&sparse, &whole);
         }
     }
 
@@ -285,8 +318,8 @@ proptest! {
         for metric in [Metric::Cosine, Metric::CenteredCosine, Metric::AdjustedCosine, Metric::Pearson] {
             let asked = Settings { metric, weighting: Weighting::None, ..case.settings };
             let shrink = asked.shrink * 2f64.powi(2 * exponent);
-            let found = search_all(&scaled.index(Settings { shrink, ..asked }));
-            prop_assert_eq!(found, search_all(&case.index(asked)));
+            let found = scaled.search(Settings { shrink, ..asked });
+            prop_assert_eq!(found, case.search(asked));
         }
     }
 }
@@ -303,7 +336,7 @@ fn neighbors(rows: &[Vec<f32>], settings: Settings) -> Vec<(u32, u32, f32)> {
 
 fn neighbors_of(rows: Vec<Row<f32>>, settings: Settings) -> Vec<(u32, u32, f32)> {
     let order = (0..rows.len() as u32).collect();
-    let found = search_all(&Case { rows, weighted: true, order, settings }.index(settings));
+    let found = Case { rows, weighted: true, order, settings }.search(settings);
     let pairs = found.entity.into_iter().zip(found.neighbor);
     pairs.zip(found.score).map(|((i, j), score)| (i, j, score)).collect()
 }
@@ -378,15 +411,20 @@ fn euclidean_does_not_need_a_product() {
     assert_eq!(found, [(0, 1, 1.0 / 6.0), (1, 0, 1.0 / 6.0)]);
 }
 
+/// A matrix without entries.
+fn none(rows: usize, columns: usize) -> Csr {
+    let Ok(matrix) = Csr::build::<Slices<'_>>(0..rows, columns, &[]);
+    matrix
+}
+
 #[test]
 fn degenerate_matrices() {
     for (_, metric) in Metric::NAMES {
         for (_, weighting) in Weighting::NAMES {
             let asked = Settings { k: usize::MAX, threshold: -2.0, weighting, ..plain(metric) };
-            for nothing in [Csr::default(), Csr::from_entries(0, 0, &[]), Csr::from_entries(3, 2, &[])] {
+            for nothing in [Csr::default(), none(0, 0), none(3, 2)] {
                 let order = (0..nothing.rows() as u32).collect();
-                let index = Arc::new(Similarity::new(nothing, order, asked));
-                assert_eq!(search_all(&index), Neighbors::default(), "{asked:?}");
+                assert_eq!(search(nothing, order, asked, WHOLE), Neighbors::default(), "{asked:?}");
             }
             assert!(neighbors(&[vec![1.0, 2.0]], asked).is_empty(), "{asked:?}");
         }

@@ -10,12 +10,14 @@ use datafusion::common::cast::as_float32_array;
 use datafusion::common::runtime::SpawnedTask;
 use datafusion::common::{DataFusionError, Result, exec_err, internal_datafusion_err, internal_err};
 use datafusion::execution::SendableRecordBatchStream;
+use datafusion::execution::disk_manager::DiskManager;
 use datafusion::execution::memory_pool::MemoryReservation;
 use futures::StreamExt;
 use tokio::sync::Mutex;
 
 use super::ids::{Interner, Numbering, Space};
-use crate::kernels::csr::Triples;
+use super::spill::Spill;
+use crate::kernels::csr;
 
 /// How an input is read and how its columns are called in messages.
 #[derive(Debug, Clone, PartialEq)]
@@ -36,6 +38,8 @@ pub struct Columns {
 pub struct Chunk {
     /// The rows of one batch after the other.
     pieces: Vec<Piece>,
+    /// Rows that found no room.
+    spilled: Option<Spilled>,
     /// For each id column, the distinct ids by code.
     distinct: Vec<ArrayRef>,
     /// For each id column, how often each code occurs.
@@ -55,19 +59,99 @@ struct Piece {
 impl Chunk {
     /// The number of rows.
     pub fn rows(&self) -> usize {
-        self.pieces.iter().map(|piece| piece.codes[0].len()).sum()
+        let spilled = self.spilled.iter().flat_map(|spilled| &spilled.pieces).map(|(_, rows)| rows).sum::<usize>();
+        spilled + self.pieces.iter().map(|piece| piece.codes[0].len()).sum::<usize>()
     }
 
-    /// The numbers of the ids in a column, in the order of rows.
-    pub fn numbered(&self, column: usize) -> impl Iterator<Item = u32> {
-        self.pieces.iter().flat_map(move |piece| &piece.codes[column]).map(move |&code| self.numbers[column][code as usize])
+    /// The bytes that it holds in memory.
+    pub fn bytes(&self) -> usize {
+        let rows: usize = self.pieces.iter().map(|piece| piece.codes[0].len()).sum();
+        let row = self.distinct.len() + usize::from(self.pieces.iter().any(|piece| !piece.weights.is_empty()));
+        let ids = self.numbers.iter().chain(&self.counts).map(Vec::len).sum::<usize>();
+        let distinct: usize = self.distinct.iter().map(|ids| ids.get_array_memory_size()).sum();
+        (rows * row + ids) * size_of::<u32>() + distinct
     }
 
-    /// The rows as triples, one id column for the rows and one for the columns of a matrix.
-    pub fn triples(&self, row: usize, column: usize) -> Triples<'_> {
-        let slices = self.pieces.iter().map(|piece| (&piece.codes[row][..], &piece.codes[column][..], &piece.weights[..]));
-        let pieces = slices.collect();
-        Triples { pieces, rows: &self.numbers[row], columns: &self.numbers[column] }
+    /// Visits the numbers of the ids in a column, in the order of rows.
+    pub fn each_number(&self, column: usize, mut visit: impl FnMut(u32)) -> Result<()> {
+        let numbers = &self.numbers[column];
+        self.each_piece(column, column, &mut |(codes, _, _)| {
+            codes.iter().for_each(|&code| visit(numbers[code as usize]));
+        })
+    }
+
+    fn each_piece(&self, row: usize, column: usize, visit: &mut dyn FnMut(csr::Piece<'_>)) -> Result<()> {
+        if let Some(spilled) = &self.spilled {
+            let width = self.distinct.len() + usize::from(spilled.weighted);
+            for &(at, rows) in &spilled.pieces {
+                let numbers = spilled.file.read::<u32>(at, rows * width)?;
+                let column_at = |column: usize| &numbers.values::<u32>()[column * rows..(column + 1) * rows];
+                let weights = &numbers.values::<f32>()[self.distinct.len() * rows..];
+                visit((column_at(row), column_at(column), weights));
+            }
+        }
+        self.pieces.iter().for_each(|p| visit((&p.codes[row], &p.codes[column], &p.weights)));
+        Ok(())
+    }
+
+    /// Puts all rows that are in memory aside. Returns the bytes that this freed.
+    pub fn spill(&mut self, disk: &Arc<DiskManager>) -> Result<usize> {
+        spill(&mut self.pieces, &mut self.spilled, disk)
+    }
+}
+
+/// Rows that were put aside.
+struct Spilled {
+    file: Spill,
+    /// Where each piece begins, and its number of rows; columns stand one after the other, the weights last.
+    pieces: Vec<(u64, usize)>,
+    weighted: bool,
+}
+
+fn spill(pieces: &mut Vec<Piece>, spilled: &mut Option<Spilled>, disk: &Arc<DiskManager>) -> Result<usize> {
+    let mut freed = 0;
+    for piece in pieces.drain(..) {
+        let weighted = !piece.weights.is_empty();
+        let to = match spilled {
+            Some(to) => to,
+            None => spilled.insert(Spilled { file: Spill::try_new(disk, "rows")?, pieces: Vec::new(), weighted }),
+        };
+        let rows = piece.codes[0].len();
+        let mut at = None;
+        for codes in &piece.codes {
+            at = at.or(Some(to.file.append(codes)?));
+            freed += size_of_val(&codes[..]);
+        }
+        to.file.append(&piece.weights)?;
+        freed += size_of_val(&piece.weights[..]);
+        to.pieces.extend(at.map(|at| (at, rows)));
+    }
+    Ok(freed)
+}
+
+/// Rows of a chunk as triples, one id column for the rows and one for the columns of a matrix.
+pub struct ChunkTriples<'a> {
+    /// The chunk.
+    pub chunk: &'a Chunk,
+    /// The id column whose numbers are rows.
+    pub row: usize,
+    /// The id column whose numbers are columns.
+    pub column: usize,
+}
+
+impl csr::Triples for ChunkTriples<'_> {
+    type Error = DataFusionError;
+
+    fn rows(&self) -> &[u32] {
+        &self.chunk.numbers[self.row]
+    }
+
+    fn columns(&self) -> &[u32] {
+        &self.chunk.numbers[self.column]
+    }
+
+    fn each_piece(&self, visit: &mut dyn FnMut(csr::Piece<'_>)) -> Result<()> {
+        self.chunk.each_piece(self.row, self.column, visit)
     }
 }
 
@@ -107,25 +191,30 @@ struct Reader {
     columns: Columns,
     interners: Vec<Interner>,
     pieces: Vec<Piece>,
+    /// Rows in memory.
     rows: usize,
+    spilled: Option<Spilled>,
+    /// Where rows go that find no room, if they may go anywhere.
+    disk: Option<Arc<DiskManager>>,
     faults: Faults,
     memory: MemoryReservation,
     reserved: usize,
 }
 
 /// Reads the stream with several readers at once; which reader sees which batch does not matter to who numbers
-/// the ids by [`Space::number`].
+/// the ids by [`Space::number`]. Rows that find no memory go to `disk`, where one is given.
 pub async fn collect(
     stream: SendableRecordBatchStream,
     columns: &Columns,
     threads: usize,
     memory: &MemoryReservation,
+    disk: Option<Arc<DiskManager>>,
 ) -> Result<Vec<Chunk>> {
     // Fused, as every reader asks once more after the end.
     let stream = Arc::new(Mutex::new(stream.fuse()));
     let mut tasks = Vec::new();
     for _ in 0..threads.max(1) {
-        let mut reader = Reader::try_new(columns.clone(), memory.new_empty())?;
+        let mut reader = Reader::try_new(columns.clone(), memory.new_empty(), disk.clone())?;
         let stream = Arc::clone(&stream);
         tasks.push(SpawnedTask::spawn(async move {
             loop {
@@ -156,10 +245,11 @@ pub async fn collect(
 }
 
 impl Reader {
-    fn try_new(columns: Columns, memory: MemoryReservation) -> Result<Self> {
+    fn try_new(columns: Columns, memory: MemoryReservation, disk: Option<Arc<DiskManager>>) -> Result<Self> {
         let interners: Vec<Interner> = columns.types.iter().map(Interner::try_new).collect::<Result<_>>()?;
         let faults = Faults { nulls: vec![0; columns.ids.len() + 1], not_finite: 0 };
-        Ok(Self { columns, interners, pieces: Vec::new(), rows: 0, faults, memory, reserved: 0 })
+        let pieces = Vec::new();
+        Ok(Self { columns, interners, pieces, rows: 0, spilled: None, disk, faults, memory, reserved: 0 })
     }
 
     fn read(&mut self, batch: &RecordBatch) -> Result<()> {
@@ -200,26 +290,32 @@ impl Reader {
         Ok(())
     }
 
-    /// Asks the pool for what the next rows will take, in steps of growing vectors.
+    /// Asks the pool for what the next rows will take, in steps of growing vectors; rows that find no room go to disk.
     fn reserve(&mut self, rows: usize) -> Result<()> {
-        let row_bytes = size_of::<u32>() * self.interners.len() + if self.columns.weight.is_some() { 4 } else { 0 };
+        let row_bytes = size_of::<u32>() * (self.interners.len() + usize::from(self.columns.weight.is_some()));
         self.rows += rows;
-        let held = self.rows * row_bytes;
         let interned: usize = self.interners.iter().map(Interner::size).sum();
-        let wanted = held + interned;
-        if wanted > self.reserved {
-            let step = (wanted - self.reserved).max(1 << 20);
-            self.memory.try_grow(step)?;
-            self.reserved += step;
+        let wanted = self.rows * row_bytes + interned;
+        if wanted <= self.reserved {
+            return Ok(());
         }
-        Ok(())
+        let step = (wanted - self.reserved).max(1 << 20);
+        let grown = self.memory.try_grow(step);
+        if let (Err(_), Some(disk), false) = (&grown, &self.disk, self.pieces.is_empty()) {
+            spill(&mut self.pieces, &mut self.spilled, disk)?;
+            self.rows = rows;
+            self.reserved = (rows * row_bytes + interned).max(1 << 20);
+            return self.memory.try_resize(self.reserved);
+        }
+        self.reserved += step;
+        grown
     }
 
     fn finish(self) -> Result<Chunk> {
         let numbers = vec![Vec::new(); self.interners.len()];
         let interned = self.interners.into_iter().map(Interner::finish).collect::<Result<Vec<_>>>()?;
         let (distinct, counts) = interned.into_iter().unzip();
-        Ok(Chunk { pieces: self.pieces, distinct, counts, numbers })
+        Ok(Chunk { pieces: self.pieces, spilled: self.spilled, distinct, counts, numbers })
     }
 }
 

@@ -79,7 +79,8 @@ impl OperatorExec {
         let inputs: Vec<SendableRecordBatchStream> =
             self.inputs.iter().map(|input| input.execute(0, Arc::clone(context))).collect::<Result<_>>()?;
         let memory = MemoryConsumer::new(self.task.name()).register(context.memory_pool());
-        let resources = Resources { threads: self.partitions(), memory, metrics: self.metrics.clone() };
+        let disk = Arc::clone(&context.runtime_env().disk_manager);
+        let resources = Resources { threads: self.partitions(), disk, memory, metrics: self.metrics.clone() };
         let task = Arc::clone(&self.task);
         let time = MetricBuilder::new(&self.metrics).subset_time("build_time", 0);
         let future = async move {

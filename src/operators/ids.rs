@@ -65,6 +65,8 @@ pub struct Numbering {
     pub ids: ArrayRef,
     /// The place of each numbered id among all ids in order; what breaks ties.
     pub order: Vec<u32>,
+    /// How often each numbered id occurs.
+    pub counts: Vec<u64>,
 }
 
 /// All ids of one kind, from several columns; columns are added, then numbered together.
@@ -99,9 +101,10 @@ impl Space {
             number[old as usize] = new as u32;
         }
         let order = by_count.iter().map(|&old| place[old as usize]).collect();
+        let counts = by_count.iter().map(|&old| counts[old as usize]).collect();
         let ids = take(&ids, &UInt32Array::from(by_count), None)?;
         let ids = if ids.data_type() == out { ids } else { cast(&ids, out)? };
-        Ok((Numbering { ids, order }, number))
+        Ok((Numbering { ids, order, counts }, number))
     }
 }
 

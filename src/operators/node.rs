@@ -10,6 +10,7 @@ use datafusion::arrow::datatypes::{Schema, SchemaRef};
 use datafusion::arrow::record_batch::RecordBatch;
 use datafusion::common::{DFSchema, DFSchemaRef, DataFusionError, Result};
 use datafusion::execution::SendableRecordBatchStream;
+use datafusion::execution::disk_manager::DiskManager;
 use datafusion::execution::memory_pool::MemoryReservation;
 use datafusion::logical_expr::{Expr, LogicalPlan, UserDefinedLogicalNodeCore};
 use datafusion::physical_plan::metrics::ExecutionPlanMetricsSet;
@@ -34,6 +35,8 @@ pub trait Task: Debug + Send + Sync {
 pub struct Resources {
     /// How many threads may work at once.
     pub threads: usize,
+    /// Where temporary files go.
+    pub disk: Arc<DiskManager>,
     /// To be grown before memory is taken; it is held as long as the result of the build.
     pub memory: MemoryReservation,
     /// Where figures for EXPLAIN ANALYZE go.

@@ -8,22 +8,20 @@ use datafusion::arrow::array::{ArrayRef, Float32Array, Int32Array, UInt32Array};
 use datafusion::arrow::compute::take;
 use datafusion::arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use datafusion::arrow::record_batch::RecordBatch;
-use datafusion::common::{DataFusionError, Result, exec_err};
+use datafusion::common::runtime::SpawnedTask;
+use datafusion::common::{DataFusionError, Result};
 use datafusion::execution::SendableRecordBatchStream;
 use datafusion::execution::memory_pool::MemoryReservation;
-use datafusion::physical_plan::metrics::MetricBuilder;
 
-use crate::kernels::csr::{Csr, Triples, entry};
+use super::search::{Search, Types};
 use crate::kernels::metric::Settings;
-use crate::kernels::similarity::Similarity;
 use crate::kernels::topk::Candidates;
-use crate::kernels::weighting::Weighting;
-use crate::operators::collect::{Chunk, Columns, LARGEST_WEIGHT, collect, number};
+use crate::operators::collect::{Columns, collect};
 use crate::operators::ids::Numbering;
 use crate::operators::node::{Built, Resources, Task, Worker, rows_per_block};
 
-const ENTITY: usize = 0;
-const FEATURE: usize = 1;
+pub(super) const ENTITY: usize = 0;
+pub(super) const FEATURE: usize = 1;
 
 /// `neighbors` with all its settings fixed.
 #[derive(Debug)]
@@ -74,15 +72,20 @@ impl Task for NeighborsTask {
     }
 
     async fn build(&self, mut inputs: Vec<SendableRecordBatchStream>, resources: Resources) -> Result<Arc<dyn Built>> {
-        let chunks = collect(inputs.swap_remove(0), &self.columns, resources.threads, &resources.memory).await?;
-        let (columns, id_type, schema) = (self.columns.clone(), self.id_type.clone(), self.schema());
-        let settings = self.settings;
+        let disk = Some(Arc::clone(&resources.disk));
+        let chunks = collect(inputs.swap_remove(0), &self.columns, resources.threads, &resources.memory, disk).await?;
+        let types = Types { ids: self.columns.types.clone(), out: self.id_type.clone() };
+        let (settings, schema) = (self.settings, self.schema());
         let stop = Stop::default();
         let stopped = Arc::clone(&stop.0);
-        let index = move || Index::build(chunks, &columns, &id_type, settings, schema, resources, &stopped);
-        let built = datafusion::common::runtime::SpawnedTask::spawn_blocking(index);
-        let index = built.join_unwind().await.map_err(|e| DataFusionError::ExecutionJoin(Box::new(e)))??;
-        Ok(Arc::new(index))
+        let find = move || {
+            let pool = resources.pool()?;
+            let search = Search { settings, resources: &resources, pool: &pool, stop: &stopped };
+            let (candidates, entities) = search.run(chunks, &types)?;
+            Ok::<_, DataFusionError>(Found { candidates, entities, k: settings.k, schema, _memory: resources.memory })
+        };
+        let found = SpawnedTask::spawn_blocking(find).join_unwind().await;
+        Ok(Arc::new(found.map_err(|e| DataFusionError::ExecutionJoin(Box::new(e)))??))
     }
 }
 
@@ -97,73 +100,15 @@ impl Drop for Stop {
 }
 
 /// What a search found, to be handed out by all partitions.
-struct Index {
-    found: Candidates,
+struct Found {
+    candidates: Candidates,
     entities: Numbering,
     k: usize,
     schema: SchemaRef,
     _memory: MemoryReservation,
 }
 
-impl Index {
-    fn build(
-        chunks: Vec<Chunk>,
-        columns: &Columns,
-        id_type: &DataType,
-        settings: Settings,
-        schema: SchemaRef,
-        resources: Resources,
-        stop: &AtomicBool,
-    ) -> Result<Self> {
-        let pool = resources.pool()?;
-        let Resources { memory, metrics, .. } = resources;
-        let time = |name: &'static str| MetricBuilder::new(&metrics).subset_time(name, 0);
-        let timer = time("matrix_time");
-        let timed = timer.timer();
-        let mut tables = [chunks];
-        let entities = number(&mut tables, &[(0, ENTITY)], &columns.types[ENTITY], id_type)?;
-        let feature_type = &columns.types[FEATURE];
-        let features = number(&mut tables, &[(0, FEATURE)], feature_type, feature_type)?.ids.len();
-        let [chunks] = tables;
-        let rows = entities.ids.len();
-        memory.try_grow(Csr::bytes_for(rows, chunks.iter().map(Chunk::rows).sum()))?;
-        let triples: Vec<Triples<'_>> = chunks.iter().map(|chunk| chunk.triples(ENTITY, FEATURE)).collect();
-        let matrix = pool.install(|| Csr::build(rows, features, &triples));
-        drop(triples);
-        drop(chunks);
-        check_weights(&matrix, settings)?;
-        let count = |name: &'static str, value| MetricBuilder::new(&metrics).counter(name, 0).add(value);
-        count("entities", rows);
-        count("features", features);
-        count("entries", matrix.entries.len());
-        let similarity = pool.install(|| Similarity::new(matrix, settings));
-        drop(timed);
-        let timer = time("product_time");
-        let timed = timer.timer();
-        let k = settings.k.min(rows.max(1));
-        let found = Candidates::new(k, entities.order.clone(), settings.least());
-        let Ok(work) = pool.install(|| similarity.search(&found, stop));
-        drop(timed);
-        count("multiply_adds", work);
-        Ok(Self { found, entities, k, schema, _memory: memory })
-    }
-}
-
-/// What holds for single rows must hold for their sums too, and BM25 knows no negative frequencies.
-fn check_weights(matrix: &Csr, settings: Settings) -> Result<()> {
-    let any = |fault: fn(f32) -> bool| matrix.entries.iter().any(|&e| fault(entry::value(e)));
-    if any(|weight| weight.abs() > LARGEST_WEIGHT) {
-        return exec_err!(
-            "neighbors: the weights of repeated rows add up to more than {LARGEST_WEIGHT:e}; scale them down"
-        );
-    }
-    if settings.weighting == Weighting::Bm25 && any(|weight| weight < 0.0) {
-        return exec_err!("neighbors: weighting 'bm25' needs weights of at least 0, as they stand for frequencies");
-    }
-    Ok(())
-}
-
-impl Built for Index {
+impl Built for Found {
     fn blocks(&self) -> usize {
         self.entities.ids.len().div_ceil(rows_per_block(self.k))
     }
@@ -177,16 +122,16 @@ impl Built for Index {
     }
 }
 
-struct HandingOut(Arc<Index>);
+struct HandingOut(Arc<Found>);
 
 impl Worker for HandingOut {
     fn run(&mut self, block: usize) -> Result<(RecordBatch, usize)> {
-        let Index { found, entities, k, schema, .. } = &*self.0;
+        let Found { candidates, entities, k, schema, .. } = &*self.0;
         let rows = rows_per_block(*k);
         let (mut entity, mut neighbor, mut scores, mut ranks) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
         for row in block * rows..(block * rows + rows).min(entities.ids.len()) {
             let first = entity.len();
-            found.take(row, |score, candidate| {
+            candidates.take(row, |score, candidate| {
                 entity.push(row as u32);
                 neighbor.push(candidate);
                 scores.push(score);

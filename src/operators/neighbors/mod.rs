@@ -2,6 +2,7 @@
 
 mod build;
 mod docs;
+mod search;
 
 use std::sync::Arc;
 

@@ -15,9 +15,9 @@ use datafusion::execution::memory_pool::MemoryReservation;
 use datafusion::physical_plan::metrics::MetricBuilder;
 
 use super::IdTypes;
-use crate::kernels::csr::{Csr, Triples};
+use crate::kernels::csr::Csr;
 use crate::kernels::scoring::{Recommendations, Score, Scoring, Side};
-use crate::operators::collect::{Chunk, Columns, collect, number};
+use crate::operators::collect::{Chunk, ChunkTriples, Columns, collect, number};
 use crate::operators::ids::Numbering;
 use crate::operators::node::{BLOCKS_PER_THREAD, Built, Resources, Task, Worker, rows_per_block};
 
@@ -110,7 +110,7 @@ impl Task for RecommendTask {
     async fn build(&self, inputs: Vec<SendableRecordBatchStream>, resources: Resources) -> Result<Arc<dyn Built>> {
         let mut tables = Vec::new();
         for (stream, columns) in inputs.into_iter().zip(&self.columns) {
-            tables.push(collect(stream, columns, resources.threads, &resources.memory).await?);
+            tables.push(collect(stream, columns, resources.threads, &resources.memory, None).await?);
         }
         let (types, settings, parts, schema) = (self.types.clone(), self.settings, self.parts, self.schema());
         let build = move || Lists::build(tables, &types, settings, parts, schema, resources);
@@ -139,7 +139,7 @@ impl Lists {
         resources: Resources,
     ) -> Result<Self> {
         let pool = resources.pool()?;
-        let Resources { memory, metrics, threads } = resources;
+        let Resources { memory, metrics, threads, .. } = resources;
         let columns_of = |kind: Kind| columns_of(kind, settings.side, parts);
         let users = number(&mut tables, &columns_of(Kind::User), &types.user_values(), &types.user)?;
         let items = number(&mut tables, &columns_of(Kind::Item), &types.item_values(), &types.item)?;
@@ -147,12 +147,13 @@ impl Lists {
         let entries: usize = tables.iter().flatten().map(Chunk::rows).sum();
         memory.try_grow(Csr::bytes_for(user_count.max(item_count), entries))?;
         let matrix = |table: usize, rows: usize, columns: usize| {
-            let triples: Vec<Triples<'_>> = tables[table].iter().map(|chunk| chunk.triples(0, 1)).collect();
-            pool.install(|| Csr::build(rows, columns, &triples))
+            let triples = |chunk| ChunkTriples { chunk, row: 0, column: 1 };
+            let parts: Vec<ChunkTriples<'_>> = tables[table].iter().map(triples).collect();
+            pool.install(|| Csr::build(0..rows, columns, &parts))
         };
-        let history = matrix(HISTORY, user_count, item_count);
+        let history = matrix(HISTORY, user_count, item_count)?;
         let similar_rows = if settings.side == Side::Items { item_count } else { user_count };
-        let neighbors = matrix(NEIGHBORS, similar_rows, similar_rows);
+        let neighbors = matrix(NEIGHBORS, similar_rows, similar_rows)?;
         let (a, mut b, link_order) = match settings.side {
             Side::Items => (history, neighbors, items.order.clone()),
             Side::Users => (neighbors, history, users.order.clone()),
@@ -161,14 +162,16 @@ impl Lists {
         for (part, kept) in [(parts.exclude, false), (parts.candidates, true)] {
             if let Some((table, false)) = part {
                 let mut named = vec![false; item_count];
-                tables[table].iter().flat_map(|chunk| chunk.numbered(0)).for_each(|item| named[item as usize] = true);
+                for chunk in &tables[table] {
+                    chunk.each_number(0, |item| named[item as usize] = true)?;
+                }
                 b.retain_columns(|item| named[item as usize] == kept);
             }
         }
         let pairs = |part: Option<(usize, bool)>| {
-            part.filter(|(_, pairs)| *pairs).map(|(table, _)| matrix(table, user_count, item_count))
+            part.filter(|(_, pairs)| *pairs).map(|(table, _)| matrix(table, user_count, item_count)).transpose()
         };
-        let (exclude, candidates) = (pairs(parts.exclude), pairs(parts.candidates));
+        let (exclude, candidates) = (pairs(parts.exclude)?, pairs(parts.candidates)?);
         let scoring = Arc::new(Scoring {
             a,
             b,

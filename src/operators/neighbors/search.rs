@@ -1,0 +1,211 @@
+//! From rows to the neighbors of every entity: in memory where there is room, else block by block with the rest on disk.
+//!
+//! What is reserved is what is held at the peak of each phase. When the pool refuses, the rows that were read go to a file,
+//! from there block by block, sorted, to another, and the search reads two blocks of it at a time. Blocks are halved until
+//! what is held fits; how they are cut does not show in the result.
+
+use std::sync::atomic::AtomicBool;
+
+use datafusion::arrow::array::Array;
+use datafusion::arrow::datatypes::DataType;
+use datafusion::common::{DataFusionError, Result, exec_err};
+use datafusion::physical_plan::metrics::MetricBuilder;
+
+use super::build::{ENTITY, FEATURE};
+use crate::kernels::block::MOST_ROWS;
+use crate::kernels::csr::{Csr, entry};
+use crate::kernels::metric::Settings;
+use crate::kernels::similarity::{Entries, Similarity, blocks};
+use crate::kernels::topk::Candidates;
+use crate::kernels::weighting::Weighting;
+use crate::operators::collect::{Chunk, ChunkTriples, LARGEST_WEIGHT, number};
+use crate::operators::ids::Numbering;
+use crate::operators::node::Resources;
+use crate::operators::spill::Spill;
+
+/// The types of ids.
+pub(super) struct Types {
+    /// In which entities and features are interned.
+    pub ids: Vec<DataType>,
+    /// In which entities go out.
+    pub out: DataType,
+}
+
+/// A search and what it may use.
+pub(super) struct Search<'a> {
+    pub settings: Settings,
+    pub resources: &'a Resources,
+    pub pool: &'a rayon::ThreadPool,
+    pub stop: &'a AtomicBool,
+}
+
+/// The numbered rows of an input, not yet sorted.
+struct Rows {
+    chunks: Vec<Chunk>,
+    entities: Numbering,
+    features: usize,
+    /// Where each entity's rows would begin if rows were sorted by entity.
+    offsets: Vec<usize>,
+    /// The bytes of ids, and of what is kept for each entity.
+    fixed: usize,
+}
+
+impl Search<'_> {
+    /// The neighbors of all entities of these rows.
+    pub fn run(&self, chunks: Vec<Chunk>, types: &Types) -> Result<(Candidates, Numbering)> {
+        let rows = self.timed("matrix_time", || Rows::number(chunks, types))?;
+        self.count("entities", rows.entities.ids.len());
+        self.count("features", rows.features);
+        let held: usize = rows.chunks.iter().map(Chunk::bytes).sum();
+        let matrix = self.build_bytes(&rows, rows.offsets.last().copied().unwrap_or(0));
+        let bounds = blocks(&rows.offsets, MOST_ROWS, u32::MAX as usize);
+        let search = self.search_bytes(&rows.offsets, &bounds, rows.features) + matrix;
+        let lists = Candidates::bytes_for(self.settings.k, rows.offsets.windows(2).map(|_| rows.entities.ids.len()));
+        if self.resources.memory.try_resize(rows.fixed + (held + matrix).max(search + lists)).is_ok() {
+            self.in_memory(rows)
+        } else {
+            self.on_disk(rows)
+        }
+    }
+
+    fn in_memory(&self, mut rows: Rows) -> Result<(Candidates, Numbering)> {
+        let similarity = self.timed("matrix_time", || {
+            let matrix = rows.build(self.pool, 0..rows.entities.ids.len())?;
+            rows.chunks.clear();
+            check_weights(&matrix, self.settings)?;
+            self.count("entries", matrix.entries.len());
+            Ok(self.pool.install(|| Similarity::new(matrix, self.settings)))
+        })?;
+        let candidates = self.search(&similarity, rows.entities.order.clone(), |never| match never {})?;
+        Ok((candidates, rows.entities))
+    }
+
+    fn on_disk(&self, mut rows: Rows) -> Result<(Candidates, Numbering)> {
+        let similarity = self.timed("matrix_time", || {
+            for chunk in &mut rows.chunks {
+                chunk.spill(&self.resources.disk)?;
+            }
+            let chunks: usize = rows.chunks.iter().map(Chunk::bytes).sum();
+            let bounds = self.fit(&rows.offsets, |bounds| {
+                rows.fixed + chunks + self.build_bytes(&rows, largest(&rows.offsets, bounds))
+            })?;
+            let mut file = Spill::try_new(&self.resources.disk, "sorted rows")?;
+            let mut offsets = vec![0];
+            for range in bounds.windows(2) {
+                let matrix = rows.build(self.pool, range[0]..range[1])?;
+                check_weights(&matrix, self.settings)?;
+                let first = offsets[range[0]];
+                offsets.extend(matrix.offsets[1..].iter().map(|offset| first + offset));
+                file.append(&matrix.entries)?;
+            }
+            rows.chunks.clear();
+            self.count("entries", offsets[offsets.len() - 1]);
+            self.pool.install(|| Similarity::prepare(file, offsets, bounds, rows.features, self.settings))
+        })?;
+        let mut similarity = similarity;
+        let candidates = self.pool.install(|| similarity.candidate_bytes())?;
+        let bounds = self.fit(similarity.offsets(), |bounds| {
+            rows.fixed + candidates + self.search_bytes(similarity.offsets(), bounds, rows.features)
+        })?;
+        self.count("blocks", bounds.len() - 1);
+        similarity.set_blocks(bounds);
+        let candidates = self.search(&similarity, rows.entities.order.clone(), |error| error)?;
+        Ok((candidates, rows.entities))
+    }
+
+    fn search<E: Entries>(
+        &self,
+        similarity: &Similarity<E>,
+        order: Vec<u32>,
+        error: impl Fn(E::Error) -> DataFusionError,
+    ) -> Result<Candidates> {
+        let k = self.settings.k.min(order.len().max(1));
+        let candidates = Candidates::new(k, order, self.settings.least());
+        let search = || self.pool.install(|| similarity.search(&candidates, self.stop)).map_err(error);
+        self.count("multiply_adds", self.timed("product_time", search)?);
+        Ok(candidates)
+    }
+
+    /// Cuts rows into the largest blocks for which the pool gives the bytes that they need.
+    fn fit(&self, offsets: &[usize], needs: impl Fn(&[usize]) -> usize) -> Result<Vec<usize>> {
+        let mut most = offsets.last().copied().unwrap_or(0).max(1);
+        loop {
+            let bounds = blocks(offsets, MOST_ROWS, most.min(u32::MAX as usize));
+            let needed = needs(&bounds);
+            if self.resources.memory.try_resize(needed).is_ok() {
+                return Ok(bounds);
+            }
+            // Halving blocks that are rows already, or nothing beside the rest, gains nothing.
+            if most <= largest(offsets, &bounds) / 2 || most < 1024 {
+                return Err(DataFusionError::ResourcesExhausted(format!(
+                    "neighbors needs at least {} MB for {} entities, even block by block; raise the memory limit or lower k",
+                    needed.div_ceil(1_000_000),
+                    offsets.len() - 1
+                )));
+            }
+            most /= 2;
+        }
+    }
+
+    /// The bytes that sorting so many rows takes.
+    fn build_bytes(&self, rows: &Rows, entries: usize) -> usize {
+        let cursors = rows.chunks.len() * rows.offsets.len() * size_of::<u32>();
+        Csr::bytes_for(rows.entities.ids.len(), entries) + cursors
+    }
+
+    fn search_bytes(&self, offsets: &[usize], bounds: &[usize], features: usize) -> usize {
+        Similarity::<Spill>::search_bytes(offsets, bounds, features, self.resources.threads)
+    }
+
+    fn timed<T>(&self, name: &'static str, work: impl FnOnce() -> Result<T>) -> Result<T> {
+        let time = MetricBuilder::new(&self.resources.metrics).subset_time(name, 0);
+        let _timer = time.timer();
+        work()
+    }
+
+    fn count(&self, name: &'static str, value: usize) {
+        MetricBuilder::new(&self.resources.metrics).counter(name, 0).add(value);
+    }
+}
+
+/// The number of entries of the largest block.
+fn largest(offsets: &[usize], bounds: &[usize]) -> usize {
+    bounds.windows(2).map(|block| offsets[block[1]] - offsets[block[0]]).max().unwrap_or(0)
+}
+
+impl Rows {
+    fn number(chunks: Vec<Chunk>, types: &Types) -> Result<Self> {
+        let mut tables = [chunks];
+        let entities = number(&mut tables, &[(0, ENTITY)], &types.ids[ENTITY], &types.out)?;
+        let features = number(&mut tables, &[(0, FEATURE)], &types.ids[FEATURE], &types.ids[FEATURE])?.ids.len();
+        let [chunks] = tables;
+        let mut offsets = vec![0];
+        offsets.extend(entities.counts.iter().scan(0, |end, count| {
+            *end += *count as usize;
+            Some(*end)
+        }));
+        let per_entity = 2 * size_of::<usize>() + size_of::<f64>() + 2 * size_of::<u32>();
+        let fixed = entities.ids.get_array_memory_size() + entities.ids.len() * per_entity;
+        Ok(Self { chunks, entities, features, offsets, fixed })
+    }
+
+    fn build(&self, pool: &rayon::ThreadPool, range: std::ops::Range<usize>) -> Result<Csr> {
+        let triples = |chunk| ChunkTriples { chunk, row: ENTITY, column: FEATURE };
+        let parts: Vec<ChunkTriples<'_>> = self.chunks.iter().map(triples).collect();
+        pool.install(|| Csr::build(range, self.features, &parts))
+    }
+}
+
+/// What holds for single rows must hold for their sums too, and BM25 knows no negative frequencies.
+fn check_weights(matrix: &Csr, settings: Settings) -> Result<()> {
+    let any = |fault: fn(f32) -> bool| matrix.entries.iter().any(|&e| fault(entry::value(e)));
+    if any(|weight| weight.abs() > LARGEST_WEIGHT) {
+        return exec_err!(
+            "neighbors: the weights of repeated rows add up to more than {LARGEST_WEIGHT:e}; scale them down"
+        );
+    }
+    if settings.weighting == Weighting::Bm25 && any(|weight| weight < 0.0) {
+        return exec_err!("neighbors: weighting 'bm25' needs weights of at least 0, as they stand for frequencies");
+    }
+    Ok(())
+}

@@ -1,0 +1,100 @@
+//! Numbers put aside in a temporary file when memory is short.
+
+use std::fs::File;
+use std::ops::Deref;
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use datafusion::arrow::buffer::MutableBuffer;
+use datafusion::arrow::datatypes::{ArrowNativeType, ToByteSlice};
+use datafusion::common::{DataFusionError, Result, exec_err};
+use datafusion::execution::SpillFile;
+use datafusion::execution::disk_manager::DiskManager;
+
+use crate::kernels::similarity::Entries;
+
+/// A temporary file that is gone when this is dropped.
+pub struct Spill {
+    /// Removes the file.
+    _kept: Arc<dyn SpillFile>,
+    path: PathBuf,
+    file: File,
+    bytes: u64,
+}
+
+impl Spill {
+    /// An empty file where the session puts its temporary files.
+    pub fn try_new(disk: &Arc<DiskManager>, what: &str) -> Result<Self> {
+        let kept = disk.create_tmp_file(what)?;
+        let Some(path) = kept.path().map(Path::to_owned) else {
+            return exec_err!("temporary files must be on a local disk to be read out of order");
+        };
+        let file = File::options().read(true).write(true).open(&path)?;
+        Ok(Self { _kept: kept, path, file, bytes: 0 })
+    }
+
+    /// Appends numbers and tells where in the file they begin.
+    pub fn append<T: ArrowNativeType>(&mut self, numbers: &[T]) -> Result<u64>
+    where
+        [T]: ToByteSlice,
+    {
+        let at = self.bytes;
+        self.write(at, numbers)?;
+        self.bytes += size_of_val(numbers) as u64;
+        Ok(at)
+    }
+
+    fn write<T>(&self, at: u64, numbers: &[T]) -> Result<()>
+    where
+        [T]: ToByteSlice,
+    {
+        self.file.write_all_at(numbers.to_byte_slice(), at).map_err(|e| self.failed("writing", e))
+    }
+
+    /// Reads numbers from where they begin in the file.
+    pub fn read<T: ArrowNativeType>(&self, at: u64, count: usize) -> Result<Numbers> {
+        let mut bytes = MutableBuffer::from_len_zeroed(count * size_of::<T>());
+        self.file.read_exact_at(bytes.as_slice_mut(), at).map_err(|e| self.failed("reading", e))?;
+        Ok(Numbers(bytes))
+    }
+
+    fn failed(&self, doing: &str, error: std::io::Error) -> DataFusionError {
+        let path = self.path.display();
+        DataFusionError::External(format!("{doing} the temporary file {path}: {error}").into())
+    }
+}
+
+/// Numbers read from a file.
+pub struct Numbers(MutableBuffer);
+
+impl Numbers {
+    /// The numbers, of the type they were written in.
+    pub fn values<T: ArrowNativeType>(&self) -> &[T] {
+        self.0.typed_data()
+    }
+}
+
+impl Deref for Numbers {
+    type Target = [u64];
+
+    fn deref(&self) -> &[u64] {
+        self.values()
+    }
+}
+
+/// Entries of rows, in a file of nothing else.
+impl Entries for Spill {
+    type Error = DataFusionError;
+    type Words<'a> = Numbers;
+
+    fn read(&self, range: std::ops::Range<usize>) -> Result<Numbers> {
+        self.read::<u64>((range.start * size_of::<u64>()) as u64, range.len())
+    }
+
+    fn update(&mut self, range: std::ops::Range<usize>, change: &mut dyn FnMut(&mut [u64])) -> Result<()> {
+        let mut numbers = Entries::read(self, range.clone())?;
+        change(numbers.0.typed_data_mut());
+        self.write((range.start * size_of::<u64>()) as u64, numbers.values::<u64>())
+    }
+}
