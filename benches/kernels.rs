@@ -46,16 +46,14 @@ impl Events {
 
     fn by_item(&self) -> Csr {
         let pieces = vec![(&self.items[..], &self.users[..], &self.weights[..])];
-        let slices = [Slices { pieces, rows: &self.numbers, columns: &self.numbers }];
-        let Ok(matrix) = Csr::build(0..ITEMS, USERS, &slices);
-        matrix
+        let slices = Slices { pieces, rows: &self.numbers, columns: &self.numbers };
+        Csr::build(0..ITEMS, USERS, &[&slices]).expect("memory can be read")
     }
 
     fn by_user(&self) -> Csr {
         let pieces = vec![(&self.users[..], &self.items[..], &self.weights[..])];
-        let slices = [Slices { pieces, rows: &self.numbers, columns: &self.numbers }];
-        let Ok(matrix) = Csr::build(0..USERS, ITEMS, &slices);
-        matrix
+        let slices = Slices { pieces, rows: &self.numbers, columns: &self.numbers };
+        Csr::build(0..USERS, ITEMS, &[&slices]).expect("memory can be read")
     }
 }
 
@@ -74,10 +72,10 @@ fn similarity(criterion: &mut Criterion) {
     for (name, metric) in Metric::NAMES {
         let (shrink, threshold, weighting) = (0.0, 0.0, Weighting::None);
         let settings = Settings { metric, k: 50, shrink, threshold, min_overlap: 1, weighting, alpha: 0.5, beta: 0.5 };
-        let index = Similarity::new(matrix.clone(), settings);
+        let index = Similarity::new(matrix.clone(), settings).expect("memory can be read");
         let search = || {
             let found = Candidates::new(settings.k, (0..ITEMS as u32).collect(), settings.least());
-            let Ok(work) = index.search(&found, &AtomicBool::new(false));
+            let work = index.search(&found, &AtomicBool::new(false)).expect("memory can be read");
             (found, work)
         };
         group.throughput(Throughput::Elements(search().1 as u64));

@@ -5,6 +5,8 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use rayon::prelude::*;
 
+use super::Error;
+
 /// An entry of a row: its column above, the bits of its value below, so that whole words sort by column.
 pub mod entry {
     /// An entry of this column and value.
@@ -42,9 +44,6 @@ pub type Piece<'a> = (&'a [u32], &'a [u32], &'a [f32]);
 
 /// Some of the (row, column, value) triples that a matrix is built from.
 pub trait Triples: Sync {
-    /// Why triples cannot be read.
-    type Error: Send;
-
     /// The row that each code of a row stands for.
     fn rows(&self) -> &[u32];
 
@@ -52,7 +51,7 @@ pub trait Triples: Sync {
     fn columns(&self) -> &[u32];
 
     /// Visits all triples, in pieces.
-    fn each_piece(&self, visit: &mut dyn FnMut(Piece<'_>)) -> Result<(), Self::Error>;
+    fn each_piece(&self, visit: &mut dyn FnMut(Piece<'_>)) -> Result<(), Error>;
 }
 
 impl Csr {
@@ -60,8 +59,8 @@ impl Csr {
     /// ordered by value first, so the result does not depend on the order in which triples come.
     ///
     /// Works on the threads of the current pool, one for each of `parts`.
-    pub fn build<T: Triples>(rows: Range<usize>, columns: usize, parts: &[T]) -> Result<Self, T::Error> {
-        let counts = parts.par_iter().map(|part| count_rows(part, &rows));
+    pub fn build(rows: Range<usize>, columns: usize, parts: &[&dyn Triples]) -> Result<Self, Error> {
+        let counts = parts.par_iter().map(|part| count_rows(*part, &rows));
         let mut cursors: Vec<Vec<u32>> = counts.collect::<Result<_, _>>()?;
         let offsets = claim(rows.len(), &mut cursors);
         // Parts fill every row in turn; each slot is written once, by the part whose cursor claimed it.
@@ -172,7 +171,7 @@ impl Csr {
 }
 
 /// How many triples each row of a range has.
-fn count_rows<T: Triples>(part: &T, rows: &Range<usize>) -> Result<Vec<u32>, T::Error> {
+fn count_rows(part: &dyn Triples, rows: &Range<usize>) -> Result<Vec<u32>, Error> {
     let mut codes = vec![0u32; part.rows().len()];
     part.each_piece(&mut |(piece, _, _)| piece.iter().for_each(|&code| codes[code as usize] += 1))?;
     let mut counts = vec![0u32; rows.len()];
@@ -196,8 +195,6 @@ pub struct Slices<'a> {
 }
 
 impl Triples for Slices<'_> {
-    type Error = std::convert::Infallible;
-
     fn rows(&self) -> &[u32] {
         self.rows
     }
@@ -206,7 +203,7 @@ impl Triples for Slices<'_> {
         self.columns
     }
 
-    fn each_piece(&self, visit: &mut dyn FnMut(Piece<'_>)) -> Result<(), Self::Error> {
+    fn each_piece(&self, visit: &mut dyn FnMut(Piece<'_>)) -> Result<(), Error> {
         self.pieces.iter().for_each(|&piece| visit(piece));
         Ok(())
     }
@@ -263,10 +260,11 @@ mod tests {
         let all: Vec<u32> = (0..rows.max(columns) as u32).collect();
         let parts = pieces.iter().map(|piece| Slices { pieces: vec![*piece], rows: &all, columns: &all });
         let parts: Vec<_> = parts.collect();
-        let Ok(whole) = Csr::build(0..rows, columns, &parts);
+        let parts: Vec<&dyn Triples> = parts.iter().map(|part| part as &dyn Triples).collect();
+        let whole = Csr::build(0..rows, columns, &parts).unwrap();
         // A range of rows is what the whole has there.
         for start in 0..rows {
-            let Ok(part) = Csr::build(start..rows, columns, &parts);
+            let part = Csr::build(start..rows, columns, &parts).unwrap();
             assert_eq!(part.entries, &whole.entries[whole.offsets[start]..]);
         }
         whole

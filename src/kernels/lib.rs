@@ -17,3 +17,6 @@ pub mod similarity;
 pub mod text;
 pub mod topk;
 pub mod weighting;
+
+/// Why what a kernel works on cannot be read or written.
+pub type Error = Box<dyn std::error::Error + Send + Sync>;

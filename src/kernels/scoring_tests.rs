@@ -314,7 +314,7 @@ fn the_third_user_is_recommended_the_one_unseen_item() {
     let settings = Settings { metric, k: 50, shrink: 0.0, threshold: 0.0, min_overlap: 1, weighting, alpha, beta };
     let by_item = (0..3).map(|item| case.history.iter().map(|user| user[item]).collect()).collect();
     let found = Candidates::new(2, vec![0, 1, 2], settings.least());
-    let Ok(_) = Similarity::new(csr(&by_item, true), settings).search(&found, &AtomicBool::new(false));
+    Similarity::new(csr(&by_item, true), settings).unwrap().search(&found, &AtomicBool::new(false)).unwrap();
     for item in 0..3 {
         found.take(item, |score, neighbor| case.similar[item][neighbor as usize] = Some(score));
     }

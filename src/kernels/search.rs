@@ -6,16 +6,17 @@ use std::sync::Mutex;
 use std::sync::PoisonError;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
 
+use super::Error;
 use super::block::{Block, Cells};
 use super::cells::{Cell, Count, Counted, Dot, Moments, Value, WholeDot};
 use super::metric::Metric;
-use super::similarity::{Encoding, Entries, Similarity};
+use super::similarity::{Encoding, Similarity};
 use super::topk::{Candidates, TopK};
 
-impl<E: Entries> Similarity<E> {
+impl Similarity {
     /// Offers to `found` the neighbors of all entities; returns the multiply-adds done. Works on all threads of the
     /// current pool, and ends early, with whatever was found, when told to `stop`.
-    pub fn search(&self, found: &Candidates, stop: &AtomicBool) -> Result<usize, E::Error> {
+    pub fn search(&self, found: &Candidates, stop: &AtomicBool) -> Result<usize, Error> {
         let run = Run { index: self, found, stop };
         let h = self.settings.shrink;
         let (alpha, beta) = (self.settings.alpha, self.settings.beta);
@@ -46,35 +47,28 @@ impl<E: Entries> Similarity<E> {
 }
 
 /// Rounding may carry a correlation of equal rows past 1.
+#[inline(always)]
 fn at_most_one(score: f64) -> f64 {
     score.clamp(-1.0, 1.0)
 }
 
 /// One search of all entities.
-struct Run<'a, E> {
-    index: &'a Similarity<E>,
+#[derive(Clone, Copy)]
+struct Run<'a> {
+    index: &'a Similarity,
     found: &'a Candidates,
     stop: &'a AtomicBool,
 }
 
-// Derived, it would ask the same of E.
-impl<E> Clone for Run<'_, E> {
-    fn clone(&self) -> Self {
-        *self
-    }
-}
-
-impl<E> Copy for Run<'_, E> {}
-
-impl<E: Entries> Run<'_, E> {
-    fn counts<F>(&self, symmetric: bool, score: F) -> Result<usize, E::Error>
+impl Run<'_> {
+    fn counts<F>(&self, symmetric: bool, score: F) -> Result<usize, Error>
     where
         F: Fn(f64, f64, f64) -> f64 + Copy + Send + Sync,
     {
         self.sums::<(), Count, _, _>(&self.index.norm, symmetric, move |c, a, b| score(f64::from(c.0), a, b))
     }
 
-    fn dots<N: Copy + Send + Sync, F>(&self, norms: &[N], symmetric: bool, score: F) -> Result<usize, E::Error>
+    fn dots<N: Copy + Send + Sync, F>(&self, norms: &[N], symmetric: bool, score: F) -> Result<usize, Error>
     where
         F: Fn(f64, N, N) -> f64 + Copy + Send + Sync,
     {
@@ -94,7 +88,7 @@ impl<E: Entries> Run<'_, E> {
         norms: &[N],
         symmetric: bool,
         score: F,
-    ) -> Result<usize, E::Error>
+    ) -> Result<usize, Error>
     where
         F: Fn(C, N, N) -> f64 + Copy + Send + Sync,
     {
@@ -118,7 +112,7 @@ impl<E: Entries> Run<'_, E> {
         norms: &[N],
         symmetric: bool,
         score: F,
-    ) -> Result<usize, E::Error>
+    ) -> Result<usize, Error>
     where
         F: Fn(C, N, N) -> f64 + Copy + Send + Sync,
     {
@@ -155,15 +149,15 @@ struct Pass<'a, V> {
 }
 
 /// The work of one thread.
-struct Searcher<'a, E, C, N, F> {
+struct Searcher<'a, C, N, F> {
     cells: Cells<C>,
-    scorer: Scorer<'a, E, N, F>,
+    scorer: Scorer<'a, N, F>,
     work: usize,
 }
 
 /// What becomes of sums: scores, and offers to both ends of a pair.
-struct Scorer<'a, E, N, F> {
-    run: Run<'a, E>,
+struct Scorer<'a, N, F> {
+    run: Run<'a>,
     /// The score below which each entity takes no neighbor, as far as this thread knows.
     floors: Vec<f32>,
     /// The best of the entity whose row is at work.
@@ -180,8 +174,8 @@ const ROWS_AT_ONCE: usize = 8;
 /// Cells that are scored at once.
 const CELLS_AT_ONCE: usize = 64;
 
-impl<'a, E: Entries, C: Copy + Default, N: Copy, F: Fn(C, N, N) -> f64> Searcher<'a, E, C, N, F> {
-    fn new(run: Run<'a, E>, norms: &'a [N], symmetric: bool, score: F) -> Self {
+impl<'a, C: Copy + Default, N: Copy, F: Fn(C, N, N) -> f64> Searcher<'a, C, N, F> {
+    fn new(run: Run<'a>, norms: &'a [N], symmetric: bool, score: F) -> Self {
         let (settings, entities) = (&run.index.settings, run.index.entities());
         let least = settings.least();
         // k beyond the number of entities would only reserve room for what cannot come.
@@ -240,7 +234,7 @@ impl<'a, E: Entries, C: Copy + Default, N: Copy, F: Fn(C, N, N) -> f64> Searcher
     }
 }
 
-impl<E: Entries, N: Copy, F> Scorer<'_, E, N, F> {
+impl<N: Copy, F> Scorer<'_, N, F> {
     /// Scores the pairs of i with as many entities from `first` on as there are cells, and offers what may win.
     fn score_all<V, C: Cell<V>>(&mut self, i: usize, first: usize, cells: &[C])
     where

@@ -4,10 +4,12 @@
 //! were put aside, so that what a search holds at once is the columns of one block and the rows of another. Neither
 //! blocks nor threads show in the result.
 
+use std::fmt::Debug;
 use std::ops::{Deref, Range};
 
 use rayon::prelude::*;
 
+use super::Error;
 use super::block::{Block, Cells, MOST_ROWS};
 use super::cells::{Counted, Moments};
 use super::csr::{Csr, PIECE_ENTRIES, entry, pieces, pieces_mut};
@@ -16,30 +18,41 @@ use super::topk::Candidates;
 use super::weighting::{self, ColumnMeans, Steps, Terms, Weighting};
 
 /// Where the entries of rows are kept: in memory, or in a file.
-pub trait Entries: Send + Sync {
-    /// Why entries cannot be read or written.
-    type Error: Send;
-    /// Entries in memory.
-    type Words<'a>: Deref<Target = [u64]>
-    where
-        Self: 'a;
-
+///
+/// Behind a pointer, so that the search is compiled once, here.
+pub trait Entries: Debug + Send + Sync {
     /// The entries of a range.
-    fn read(&self, range: Range<usize>) -> Result<Self::Words<'_>, Self::Error>;
+    fn read(&self, range: Range<usize>) -> Result<Words<'_>, Error>;
 
     /// Changes the entries of a range.
-    fn update(&mut self, range: Range<usize>, change: &mut dyn FnMut(&mut [u64])) -> Result<(), Self::Error>;
+    fn update(&mut self, range: Range<usize>, change: &mut dyn FnMut(&mut [u64])) -> Result<(), Error>;
+}
+
+/// Entries in memory: where they are kept, or read from where they are kept.
+pub enum Words<'a> {
+    /// Those that are kept.
+    Kept(&'a [u64]),
+    /// Those that were read.
+    Read(Box<dyn Deref<Target = [u64]> + Send + Sync>),
+}
+
+impl Deref for Words<'_> {
+    type Target = [u64];
+
+    fn deref(&self) -> &[u64] {
+        match self {
+            Self::Kept(words) => words,
+            Self::Read(words) => words,
+        }
+    }
 }
 
 impl Entries for Vec<u64> {
-    type Error = std::convert::Infallible;
-    type Words<'a> = &'a [u64];
-
-    fn read(&self, range: Range<usize>) -> Result<&[u64], Self::Error> {
-        Ok(&self[range])
+    fn read(&self, range: Range<usize>) -> Result<Words<'_>, Error> {
+        Ok(Words::Kept(&self[range]))
     }
 
-    fn update(&mut self, range: Range<usize>, change: &mut dyn FnMut(&mut [u64])) -> Result<(), Self::Error> {
+    fn update(&mut self, range: Range<usize>, change: &mut dyn FnMut(&mut [u64])) -> Result<(), Error> {
         change(&mut self[range]);
         Ok(())
     }
@@ -58,10 +71,10 @@ pub(super) enum Encoding {
 
 /// Prepared rows, shared by all who search in them.
 #[derive(Debug)]
-pub struct Similarity<E> {
+pub struct Similarity {
     pub(super) settings: Settings,
     /// Entities by features, weighted and centred as the metric wants.
-    pub(super) entries: E,
+    pub(super) entries: Box<dyn Entries>,
     /// Where each entity's entries begin.
     pub(super) offsets: Vec<usize>,
     /// Where each block of entities begins, and where the last ends.
@@ -73,21 +86,6 @@ pub struct Similarity<E> {
     /// Euclidean norm of each entity's row, squared for `euclidean`; the size of its set for metrics that ignore weights.
     pub(super) norm: Vec<f64>,
     pub(super) encoding: Encoding,
-}
-
-impl Similarity<Vec<u64>> {
-    /// Prepares a search over a matrix of entities by features, all of it in memory.
-    ///
-    /// Cells of popular entities stay in the cache if these have the small numbers, and a row meets only those before
-    /// it, so number entities by falling popularity.
-    pub fn new(matrix: Csr, settings: Settings) -> Self {
-        let Csr { columns, offsets, entries } = matrix;
-        let blocks = blocks(&offsets, MOST_ROWS, u32::MAX as usize);
-        match Self::prepare(entries, offsets, blocks, columns, settings) {
-            Ok(prepared) => prepared,
-            Err(never) => match never {},
-        }
-    }
 }
 
 /// Cuts rows into blocks of at most so many rows and entries each, a row with more of them by itself; returns where each
@@ -107,16 +105,26 @@ pub fn blocks(offsets: &[usize], most_rows: usize, most_entries: usize) -> Vec<u
     bounds
 }
 
-impl<E: Entries> Similarity<E> {
+impl Similarity {
+    /// Prepares a search over a matrix of entities by features, all of it in memory.
+    ///
+    /// Cells of popular entities stay in the cache if these have the small numbers, and a row meets only those before
+    /// it, so number entities by falling popularity.
+    pub fn new(matrix: Csr, settings: Settings) -> Result<Self, Error> {
+        let Csr { columns, offsets, entries } = matrix;
+        let blocks = blocks(&offsets, MOST_ROWS, u32::MAX as usize);
+        Self::prepare(Box::new(entries), offsets, blocks, columns, settings)
+    }
+
     /// Prepares a search over rows that are kept in blocks, such as [`blocks`] makes. Works on the threads of the
     /// current pool.
     pub fn prepare(
-        entries: E,
+        entries: Box<dyn Entries>,
         offsets: Vec<usize>,
         blocks: Vec<usize>,
         columns: usize,
         settings: Settings,
-    ) -> Result<Self, E::Error> {
+    ) -> Result<Self, Error> {
         let norm = vec![0.0; offsets.len().saturating_sub(1)];
         let encoding = Encoding::Ones;
         let mut prepared = Self { settings, entries, offsets, blocks, columns, features: 0.0, norm, encoding };
@@ -156,7 +164,7 @@ impl<E: Entries> Similarity<E> {
     }
 
     /// The bytes that the candidates of all entities will take at the most.
-    pub fn candidate_bytes(&self) -> Result<usize, E::Error> {
+    pub fn candidate_bytes(&self) -> Result<usize, Error> {
         let mut sizes = vec![0u32; self.columns];
         self.each_row(|row| row.iter().for_each(|&e| sizes[entry::column(e) as usize] += 1))?;
         let mut reach = Vec::with_capacity(self.entities());
@@ -187,7 +195,7 @@ impl<E: Entries> Similarity<E> {
         self.blocks.len() - 1
     }
 
-    fn each_row(&self, mut visit: impl FnMut(&[u64])) -> Result<(), E::Error> {
+    fn each_row(&self, mut visit: impl FnMut(&[u64])) -> Result<(), Error> {
         for block in 0..self.block_count() {
             let entries = self.entries.read(self.block_entries(block))?;
             let offsets = self.block_offsets(block);
@@ -196,7 +204,7 @@ impl<E: Entries> Similarity<E> {
         Ok(())
     }
 
-    fn update_rows(&mut self, change: &(dyn Fn(&mut [u64]) + Sync)) -> Result<(), E::Error> {
+    fn update_rows(&mut self, change: &(dyn Fn(&mut [u64]) + Sync)) -> Result<(), Error> {
         for block in 0..self.block_count() {
             let offsets = &self.offsets[self.blocks[block]..=self.blocks[block + 1]];
             let range = offsets[0]..offsets[offsets.len() - 1];
@@ -211,7 +219,7 @@ impl<E: Entries> Similarity<E> {
         Ok(())
     }
 
-    fn count_features(&mut self) -> Result<(), E::Error> {
+    fn count_features(&mut self) -> Result<(), Error> {
         if self.settings.metric == Metric::Lift {
             let mut seen = vec![false; self.columns];
             self.each_row(|row| row.iter().for_each(|&e| seen[entry::column(e) as usize] = true))?;
@@ -220,7 +228,7 @@ impl<E: Entries> Similarity<E> {
         Ok(())
     }
 
-    fn weigh(&mut self) -> Result<(), E::Error> {
+    fn weigh(&mut self) -> Result<(), Error> {
         match self.settings.weighting {
             Weighting::None => Ok(()),
             Weighting::Binary => self.update_rows(&|row| weighting::update(row, |_, _| 1.0)),
@@ -234,7 +242,7 @@ impl<E: Entries> Similarity<E> {
     }
 
     /// Takes the norms of rows and finds the encoding.
-    fn measure(&mut self) -> Result<(), E::Error> {
+    fn measure(&mut self) -> Result<(), Error> {
         let mut steps: Option<Steps> = None;
         let squared = self.settings.metric == Metric::Euclidean;
         for block in 0..self.block_count() {
@@ -264,7 +272,7 @@ impl<E: Entries> Similarity<E> {
     }
 
     /// Chooses the encoding; weights become the whole numbers that stand for them.
-    fn encode(&mut self, steps: Steps) -> Result<(), E::Error> {
+    fn encode(&mut self, steps: Steps) -> Result<(), Error> {
         let longest = self.offsets.windows(2).map(|bounds| bounds[1] - bounds[0]).max().unwrap_or(0) as u64;
         let fits = |largest: u32| longest * u64::from(largest).pow(2) <= u64::from(u32::MAX);
         self.encoding = match steps.whole().filter(|(_, largest)| fits(*largest)) {

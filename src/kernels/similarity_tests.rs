@@ -7,8 +7,6 @@ use proptest::prelude::*;
 
 use super::*;
 
-use crate::csr::Slices;
-
 /// The weights of an entity, one place per feature. A stored 0 is a feature that the entity has, None is not.
 type Row<T> = Vec<Option<T>>;
 type Checked = Result<(), TestCaseError>;
@@ -63,8 +61,8 @@ fn search(matrix: Csr, order: Vec<u32>, settings: Settings, cut: Cut) -> Neighbo
     let entities = order.len();
     let candidates = Candidates::new(settings.k.min(entities.max(1)), order, settings.least());
     pool.install(|| {
-        let Ok(index) = Similarity::prepare(entries, offsets, bounds, columns, settings);
-        let Ok(_) = index.search(&candidates, &AtomicBool::new(false));
+        let index = Similarity::prepare(Box::new(entries), offsets, bounds, columns, settings).unwrap();
+        index.search(&candidates, &AtomicBool::new(false)).unwrap();
     });
     let mut found = Neighbors::default();
     for entity in 0..entities {
@@ -413,8 +411,7 @@ fn euclidean_does_not_need_a_product() {
 
 /// A matrix without entries.
 fn none(rows: usize, columns: usize) -> Csr {
-    let Ok(matrix) = Csr::build::<Slices<'_>>(0..rows, columns, &[]);
-    matrix
+    Csr::build(0..rows, columns, &[]).unwrap()
 }
 
 #[test]

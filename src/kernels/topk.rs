@@ -95,6 +95,12 @@ impl Candidates {
         fixed + pairs * size_of::<(f32, u32)>()
     }
 
+    /// The bytes that it holds.
+    pub fn bytes(&self) -> usize {
+        let pairs: usize = (0..self.lists.len()).map(|row| self.lock(row).buffer.capacity()).sum();
+        self.lists.len() * (size_of::<Mutex<TopK>>() + size_of::<u32>()) + pairs * size_of::<(f32, u32)>()
+    }
+
     /// The place of each row among the sorted ids.
     pub fn order(&self) -> &[u32] {
         &self.order

@@ -1,5 +1,6 @@
 //! Reads a stream of (id, id[, weight]) rows to its end, into compact codes.
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use datafusion::arrow::array::{Array, ArrayRef, BooleanArray, Float32Array};
@@ -16,8 +17,9 @@ use futures::StreamExt;
 use tokio::sync::Mutex;
 
 use super::ids::{Interner, Numbering, Space};
-use super::spill::Spill;
-use crate::kernels::csr;
+use super::spill::{Spill, from_kernel};
+use crate::kernels::Error;
+use crate::kernels::csr::{self, Csr};
 
 /// How an input is read and how its columns are called in messages.
 #[derive(Debug, Clone, PartialEq)]
@@ -129,19 +131,21 @@ fn spill(pieces: &mut Vec<Piece>, spilled: &mut Option<Spilled>, disk: &Arc<Disk
     Ok(freed)
 }
 
+/// The matrix of a range of rows, from two numbered id columns: which are rows, and which are columns.
+pub fn matrix(chunks: &[Chunk], row: usize, column: usize, rows: Range<usize>, columns: usize) -> Result<Csr> {
+    let parts: Vec<ChunkTriples<'_>> = chunks.iter().map(|chunk| ChunkTriples { chunk, row, column }).collect();
+    let parts: Vec<&dyn csr::Triples> = parts.iter().map(|part| part as &dyn csr::Triples).collect();
+    Csr::build(rows, columns, &parts).map_err(from_kernel)
+}
+
 /// Rows of a chunk as triples, one id column for the rows and one for the columns of a matrix.
-pub struct ChunkTriples<'a> {
-    /// The chunk.
-    pub chunk: &'a Chunk,
-    /// The id column whose numbers are rows.
-    pub row: usize,
-    /// The id column whose numbers are columns.
-    pub column: usize,
+struct ChunkTriples<'a> {
+    chunk: &'a Chunk,
+    row: usize,
+    column: usize,
 }
 
 impl csr::Triples for ChunkTriples<'_> {
-    type Error = DataFusionError;
-
     fn rows(&self) -> &[u32] {
         &self.chunk.numbers[self.row]
     }
@@ -150,8 +154,8 @@ impl csr::Triples for ChunkTriples<'_> {
         &self.chunk.numbers[self.column]
     }
 
-    fn each_piece(&self, visit: &mut dyn FnMut(csr::Piece<'_>)) -> Result<()> {
-        self.chunk.each_piece(self.row, self.column, visit)
+    fn each_piece(&self, visit: &mut dyn FnMut(csr::Piece<'_>)) -> Result<(), Error> {
+        Ok(self.chunk.each_piece(self.row, self.column, visit)?)
     }
 }
 

@@ -1,7 +1,8 @@
 //! Numbers put aside in a temporary file when memory is short.
 
+use std::fmt::{self, Debug};
 use std::fs::File;
-use std::ops::Deref;
+use std::ops::{Deref, Range};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -12,7 +13,8 @@ use datafusion::common::{DataFusionError, Result, exec_err};
 use datafusion::execution::SpillFile;
 use datafusion::execution::disk_manager::DiskManager;
 
-use crate::kernels::similarity::Entries;
+use crate::kernels::Error;
+use crate::kernels::similarity::{Entries, Words};
 
 /// A temporary file that is gone when this is dropped.
 pub struct Spill {
@@ -21,6 +23,12 @@ pub struct Spill {
     path: PathBuf,
     file: File,
     bytes: u64,
+}
+
+impl Debug for Spill {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} ({} bytes)", self.path.display(), self.bytes)
+    }
 }
 
 impl Spill {
@@ -85,16 +93,22 @@ impl Deref for Numbers {
 
 /// Entries of rows, in a file of nothing else.
 impl Entries for Spill {
-    type Error = DataFusionError;
-    type Words<'a> = Numbers;
-
-    fn read(&self, range: std::ops::Range<usize>) -> Result<Numbers> {
-        self.read::<u64>((range.start * size_of::<u64>()) as u64, range.len())
+    fn read(&self, range: Range<usize>) -> Result<Words<'_>, Error> {
+        Ok(Words::Read(Box::new(self.read::<u64>(place(range.start), range.len())?)))
     }
 
-    fn update(&mut self, range: std::ops::Range<usize>, change: &mut dyn FnMut(&mut [u64])) -> Result<()> {
-        let mut numbers = Entries::read(self, range.clone())?;
+    fn update(&mut self, range: Range<usize>, change: &mut dyn FnMut(&mut [u64])) -> Result<(), Error> {
+        let mut numbers = self.read::<u64>(place(range.start), range.len())?;
         change(numbers.0.typed_data_mut());
-        self.write((range.start * size_of::<u64>()) as u64, numbers.values::<u64>())
+        Ok(self.write(place(range.start), numbers.values::<u64>())?)
     }
+}
+
+fn place(entry: usize) -> u64 {
+    (entry * size_of::<u64>()) as u64
+}
+
+/// An error that went through a kernel, as what it was.
+pub fn from_kernel(error: Error) -> DataFusionError {
+    error.downcast().map_or_else(DataFusionError::External, |error| *error)
 }

@@ -15,13 +15,13 @@ use super::build::{ENTITY, FEATURE};
 use crate::kernels::block::MOST_ROWS;
 use crate::kernels::csr::{Csr, entry};
 use crate::kernels::metric::Settings;
-use crate::kernels::similarity::{Entries, Similarity, blocks};
+use crate::kernels::similarity::{Similarity, blocks};
 use crate::kernels::topk::Candidates;
 use crate::kernels::weighting::Weighting;
-use crate::operators::collect::{Chunk, ChunkTriples, LARGEST_WEIGHT, number};
+use crate::operators::collect::{Chunk, LARGEST_WEIGHT, matrix, number};
 use crate::operators::ids::Numbering;
 use crate::operators::node::Resources;
-use crate::operators::spill::Spill;
+use crate::operators::spill::{Spill, from_kernel};
 
 /// The types of ids.
 pub(super) struct Types {
@@ -74,9 +74,11 @@ impl Search<'_> {
             rows.chunks.clear();
             check_weights(&matrix, self.settings)?;
             self.count("entries", matrix.entries.len());
-            Ok(self.pool.install(|| Similarity::new(matrix, self.settings)))
+            self.pool.install(|| Similarity::new(matrix, self.settings)).map_err(from_kernel)
         })?;
-        let candidates = self.search(&similarity, rows.entities.order.clone(), |never| match never {})?;
+        let candidates = self.search(&similarity, rows.entities.order.clone())?;
+        // What follows may need the rest.
+        self.resources.memory.try_resize(rows.fixed + candidates.bytes())?;
         Ok((candidates, rows.entities))
     }
 
@@ -100,28 +102,27 @@ impl Search<'_> {
             }
             rows.chunks.clear();
             self.count("entries", offsets[offsets.len() - 1]);
-            self.pool.install(|| Similarity::prepare(file, offsets, bounds, rows.features, self.settings))
+            let file = Box::new(file);
+            let prepare = || Similarity::prepare(file, offsets, bounds, rows.features, self.settings);
+            self.pool.install(prepare).map_err(from_kernel)
         })?;
         let mut similarity = similarity;
-        let candidates = self.pool.install(|| similarity.candidate_bytes())?;
+        let candidates = self.pool.install(|| similarity.candidate_bytes()).map_err(from_kernel)?;
         let bounds = self.fit(similarity.offsets(), |bounds| {
             rows.fixed + candidates + self.search_bytes(similarity.offsets(), bounds, rows.features)
         })?;
         self.count("blocks", bounds.len() - 1);
         similarity.set_blocks(bounds);
-        let candidates = self.search(&similarity, rows.entities.order.clone(), |error| error)?;
+        let candidates = self.search(&similarity, rows.entities.order.clone())?;
+        // What follows may need the rest.
+        self.resources.memory.try_resize(rows.fixed + candidates.bytes())?;
         Ok((candidates, rows.entities))
     }
 
-    fn search<E: Entries>(
-        &self,
-        similarity: &Similarity<E>,
-        order: Vec<u32>,
-        error: impl Fn(E::Error) -> DataFusionError,
-    ) -> Result<Candidates> {
+    fn search(&self, similarity: &Similarity, order: Vec<u32>) -> Result<Candidates> {
         let k = self.settings.k.min(order.len().max(1));
         let candidates = Candidates::new(k, order, self.settings.least());
-        let search = || self.pool.install(|| similarity.search(&candidates, self.stop)).map_err(error);
+        let search = || self.pool.install(|| similarity.search(&candidates, self.stop)).map_err(from_kernel);
         self.count("multiply_adds", self.timed("product_time", search)?);
         Ok(candidates)
     }
@@ -154,7 +155,7 @@ impl Search<'_> {
     }
 
     fn search_bytes(&self, offsets: &[usize], bounds: &[usize], features: usize) -> usize {
-        Similarity::<Spill>::search_bytes(offsets, bounds, features, self.resources.threads)
+        Similarity::search_bytes(offsets, bounds, features, self.resources.threads)
     }
 
     fn timed<T>(&self, name: &'static str, work: impl FnOnce() -> Result<T>) -> Result<T> {
@@ -190,9 +191,7 @@ impl Rows {
     }
 
     fn build(&self, pool: &rayon::ThreadPool, range: std::ops::Range<usize>) -> Result<Csr> {
-        let triples = |chunk| ChunkTriples { chunk, row: ENTITY, column: FEATURE };
-        let parts: Vec<ChunkTriples<'_>> = self.chunks.iter().map(triples).collect();
-        pool.install(|| Csr::build(range, self.features, &parts))
+        pool.install(|| matrix(&self.chunks, ENTITY, FEATURE, range, self.features))
     }
 }
 

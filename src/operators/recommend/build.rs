@@ -17,7 +17,7 @@ use datafusion::physical_plan::metrics::MetricBuilder;
 use super::IdTypes;
 use crate::kernels::csr::Csr;
 use crate::kernels::scoring::{Recommendations, Score, Scoring, Side};
-use crate::operators::collect::{Chunk, ChunkTriples, Columns, collect, number};
+use crate::operators::collect::{Chunk, Columns, collect, matrix, number};
 use crate::operators::ids::Numbering;
 use crate::operators::node::{BLOCKS_PER_THREAD, Built, Resources, Task, Worker, rows_per_block};
 
@@ -146,11 +146,8 @@ impl Lists {
         let (user_count, item_count) = (users.ids.len(), items.ids.len());
         let entries: usize = tables.iter().flatten().map(Chunk::rows).sum();
         memory.try_grow(Csr::bytes_for(user_count.max(item_count), entries))?;
-        let matrix = |table: usize, rows: usize, columns: usize| {
-            let triples = |chunk| ChunkTriples { chunk, row: 0, column: 1 };
-            let parts: Vec<ChunkTriples<'_>> = tables[table].iter().map(triples).collect();
-            pool.install(|| Csr::build(0..rows, columns, &parts))
-        };
+        let matrix =
+            |table: usize, rows: usize, columns: usize| pool.install(|| matrix(&tables[table], 0, 1, 0..rows, columns));
         let history = matrix(HISTORY, user_count, item_count)?;
         let similar_rows = if settings.side == Side::Items { item_count } else { user_count };
         let neighbors = matrix(NEIGHBORS, similar_rows, similar_rows)?;
