@@ -71,7 +71,17 @@ fn similarity(criterion: &mut Criterion) {
     group.sample_size(10);
     for (name, metric) in Metric::NAMES {
         let (shrink, threshold, weighting) = (0.0, 0.0, Weighting::None);
-        let settings = Settings { metric, k: 50, shrink, threshold, min_overlap: 1, weighting, alpha: 0.5, beta: 0.5 };
+        let settings = Settings {
+            metric,
+            k: 50,
+            shrink,
+            threshold,
+            min_overlap: 1,
+            max_features: None,
+            weighting,
+            alpha: 0.5,
+            beta: 0.5,
+        };
         let index = Similarity::new(matrix.clone(), settings).expect("memory can be read");
         let search = || {
             let found = Candidates::new(settings.k, (0..ITEMS as u32).collect(), settings.least());

@@ -1,8 +1,8 @@
 """Whether two answers agree, in one line; exit code 1 if not. Scores may differ by 1e-4 (of themselves, above 1).
 
-python check.py same OURS.parquet THEIRS.parquet K    the same pairs above the K-th score, and their scores
-python check.py text OURS.parquet THEIRS.parquet K    the same, where ours has the texts for the numbers of theirs
-python check.py bits OURS.parquet THEIRS.parquet      the same rows, bit for bit, in any order
+python check.py same OURS.parquet THEIRS.parquet K [1e-4]  the same pairs above the K-th score, and their scores
+python check.py text OURS.parquet THEIRS.parquet K [1e-4]  the same, where ours has the texts for the numbers of theirs
+python check.py bits OURS.parquet THEIRS.parquet           the same rows, bit for bit, in any order
 """
 import sys
 
@@ -10,8 +10,6 @@ import numpy as np
 import pyarrow.parquet as pq
 
 from generate import text_ids
-
-TOLERANCE = 1e-4
 
 
 class Answer:
@@ -30,12 +28,12 @@ class Answer:
         order = np.argsort(pairs)
         self.size, self.pairs, self.score = size, pairs[order], score[kept][order].astype(np.float64)
 
-    def lacks(self, other: "Answer") -> int:
+    def lacks(self, other: "Answer", tolerance: float) -> int:
         """How many pairs of the other's should have been in this one."""
         absent = ~np.isin(other.pairs, self.pairs, assume_unique=True)
         last = self.last[other.pairs[absent] // self.size]
         score = other.score[absent]
-        return int((score > last + TOLERANCE * np.maximum(1, np.abs(score))).sum())
+        return int((score > last + tolerance * np.maximum(1, np.abs(score))).sum())
 
 
 def columns(path: str) -> tuple[str, list[np.ndarray]]:
@@ -50,7 +48,7 @@ def as_text(word: str, ids: np.ndarray) -> np.ndarray:
     return text_ids(word, distinct)[at]
 
 
-def same(ours: str, theirs: str, k: int, text: bool) -> tuple[bool, str]:
+def same(ours: str, theirs: str, text: bool, k: int, tolerance: float = 1e-4) -> tuple[bool, str]:
     name, ours_columns = columns(ours)
     _, theirs_columns = columns(theirs)
     if text:
@@ -64,8 +62,8 @@ def same(ours: str, theirs: str, k: int, text: bool) -> tuple[bool, str]:
     common, at, there = np.intersect1d(a.pairs, b.pairs, assume_unique=True, return_indices=True)
     apart = np.abs(a.score[at] - b.score[there]) / np.maximum(1, np.abs(b.score[there]))
     worst = apart.max(initial=0)
-    faults = a.lacks(b) + b.lacks(a)
-    good = faults == 0 and worst <= TOLERANCE and common.size > 0
+    faults = a.lacks(b, tolerance) + b.lacks(a, tolerance)
+    good = faults == 0 and worst <= tolerance and common.size > 0
     return good, (f"{common.size:,} of {a.pairs.size:,} and {b.pairs.size:,} pairs in common, {faults:,} missing above "
                   f"the {k}th score, scores at most {worst:.1g} apart")
 
@@ -85,6 +83,6 @@ if __name__ == "__main__":
     if how == "bits":
         good, sentence = bits(ours_path, theirs_path)
     else:
-        good, sentence = same(ours_path, theirs_path, int(sys.argv[4]), how == "text")
+        good, sentence = same(ours_path, theirs_path, how == "text", int(sys.argv[4]), *map(float, sys.argv[5:]))
     print(sentence)
     sys.exit(0 if good else 1)

@@ -72,6 +72,17 @@ def commit() -> str:
     return (git("rev-parse", "--short", "HEAD") or "unknown") + ("+" if changed else "")
 
 
+def busy() -> float:
+    """The share of the processors' time that others take, over a second in which this process sleeps."""
+    def times() -> list[int]:
+        return [int(word) for word in Path("/proc/stat").read_text().splitlines()[0].split()[1:]]
+
+    before = times()
+    time.sleep(1)
+    spent = [after - earlier for after, earlier in zip(times(), before)]
+    return 1 - (spent[3] + spent[4]) / max(1, sum(spent))  # idle, and waiting for disks
+
+
 def machine() -> str:
     """Processor, cores, memory and how fast that is."""
     processor = Path("/proc/cpuinfo").read_text().splitlines()

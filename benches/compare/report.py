@@ -85,6 +85,7 @@ def notes(rows: list[dict]) -> list[str]:
     text = []
     for row in rows:
         text += [f"**{row['name']}**, {row['date']}, lakeside {row['lakeside']}."
+                 + (f" Others used {row['busy']:.0%} of the machine." if row["busy"] > 0.1 else "")
                  + (f" Failed: {row['failed']}" if "failed" in row else "")
                  + (f" {row['check'][0].upper()}{row['check'][1:]}." if row.get("check") else "")]
         if row.get("commands"):

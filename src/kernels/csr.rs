@@ -129,11 +129,29 @@ impl Csr {
 
     /// Drops the entries of columns that are not to be kept.
     pub fn retain_columns(&mut self, keep: impl Fn(u32) -> bool) {
+        self.retain(|_, entry| keep(entry::column(entry)));
+    }
+
+    /// Leaves rows of more than so many entries with as many: those of the largest absolute values, equal ones by a hash
+    /// of the column that is the same in all rows, so that rows with much in common still have it afterwards.
+    pub fn cap_rows(&mut self, most: usize) {
+        let rank = |entry: u64| (std::cmp::Reverse(entry::value(entry).abs().to_bits()), mix(entry::column(entry)));
+        let last = |row: &[u64]| {
+            let mut ranks: Vec<_> = row.iter().map(|&entry| rank(entry)).collect();
+            *ranks.select_nth_unstable(most - 1).1
+        };
+        let long = |row: &usize| self.row_len(*row) > most;
+        let lasts: Vec<_> =
+            (0..self.rows()).into_par_iter().map(|row| long(&row).then(|| last(self.row(row)))).collect();
+        self.retain(|row, entry| lasts[row].is_none_or(|last| rank(entry) <= last));
+    }
+
+    fn retain(&mut self, keep: impl Fn(usize, u64) -> bool) {
         let (mut kept, mut start) = (0, 0);
         for row in 0..self.rows() {
             let end = self.offsets[row + 1];
             for at in start..end {
-                if keep(entry::column(self.entries[at])) {
+                if keep(row, self.entries[at]) {
                     self.entries[kept] = self.entries[at];
                     kept += 1;
                 }
@@ -207,6 +225,14 @@ impl Triples for Slices<'_> {
         self.pieces.iter().for_each(|&piece| visit(piece));
         Ok(())
     }
+}
+
+/// A one-to-one hash of a number (the finalizer of MurmurHash3).
+fn mix(number: u32) -> u32 {
+    let mut hash = number;
+    hash = (hash ^ (hash >> 16)).wrapping_mul(0x85eb_ca6b);
+    hash = (hash ^ (hash >> 13)).wrapping_mul(0xc2b2_ae35);
+    hash ^ (hash >> 16)
 }
 
 /// Turns each part's counts of entries per row into where in the row the part begins; returns where rows begin.
@@ -295,6 +321,23 @@ mod tests {
     fn triples_without_values_are_counted() {
         let m = build(2, 2, &[(&[0, 0, 1], &[1, 1, 0], &[])]);
         assert_eq!((row(&m, 0), row(&m, 1)), (vec![(1, 2.0)], vec![(0, 1.0)]));
+    }
+
+    #[test]
+    fn long_rows_keep_their_largest_values() {
+        let columns: Vec<u32> = (0..20).collect();
+        let values: Vec<f32> = (0..20).map(|column| [1.0, -3.0, 2.0, 0.5][column % 4]).collect();
+        let mut m = build(2, 20, &[(&[0; 20], &columns, &values), (&[1; 4], &columns[..4], &values[..4])]);
+        m.cap_rows(8);
+        let kept = row(&m, 0);
+        assert_eq!((kept.len(), m.row_len(1)), (8, 4));
+        // The five of -3, and three of the five of 2.
+        assert_eq!(kept.iter().filter(|(_, value)| *value == -3.0).count(), 5);
+        assert_eq!(kept.iter().filter(|(_, value)| *value == 2.0).count(), 3);
+        assert!(kept.is_sorted_by_key(|(column, _)| *column));
+        let before = m.clone();
+        m.cap_rows(8);
+        assert_eq!(m, before);
     }
 
     #[test]

@@ -6,6 +6,7 @@
 pub mod block;
 pub mod cells;
 pub mod csr;
+pub mod intern;
 pub mod lists;
 pub mod metric;
 pub mod prefetch;

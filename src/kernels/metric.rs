@@ -70,6 +70,8 @@ pub struct Settings {
     pub threshold: f32,
     /// Only pairs with at least this many common features count.
     pub min_overlap: u32,
+    /// The most features of an entity that count, see [`super::csr::Csr::cap_rows`]; all of them where not given.
+    pub max_features: Option<usize>,
     /// What happens to the weights first.
     pub weighting: Weighting,
     /// `alpha` of `tversky` and `asymmetric_cosine`.

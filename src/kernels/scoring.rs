@@ -174,7 +174,7 @@ impl<C: Cell<f32>, F: Fn(C) -> (f32, f32)> Scorer<C, F> {
             self.product.take(links, work, &input.b, |_| true, |_, _| {});
         } else {
             let beaten = |cells: &[C]| {
-                let floor = best.borrow().floor();
+                let floor = best.borrow().floor().score;
                 !cells.iter().fold(false, |any, cell| any | (score(*cell) >= floor))
             };
             self.product.take(links, work, &input.b, beaten, offer);

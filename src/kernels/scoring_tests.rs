@@ -311,7 +311,17 @@ fn the_third_user_is_recommended_the_one_unseen_item() {
     let mut case = plain(&ratings, &[&[0.0; 3], &[0.0; 3], &[0.0; 3]]);
     let weighting = Weighting::None;
     let (metric, alpha, beta) = (Metric::Cosine, 1.0, 1.0);
-    let settings = Settings { metric, k: 50, shrink: 0.0, threshold: 0.0, min_overlap: 1, weighting, alpha, beta };
+    let settings = Settings {
+        metric,
+        k: 50,
+        shrink: 0.0,
+        threshold: 0.0,
+        min_overlap: 1,
+        max_features: None,
+        weighting,
+        alpha,
+        beta,
+    };
     let by_item = (0..3).map(|item| case.history.iter().map(|user| user[item]).collect()).collect();
     let found = Candidates::new(2, vec![0, 1, 2], settings.least());
     Similarity::new(csr(&by_item, true), settings).unwrap().search(&found, &AtomicBool::new(false)).unwrap();

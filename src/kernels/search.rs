@@ -11,13 +11,18 @@ use super::block::{Block, Cells};
 use super::cells::{Cell, Count, Counted, Dot, Moments, Value, WholeDot};
 use super::metric::Metric;
 use super::similarity::{Encoding, Similarity};
-use super::topk::{Candidates, TopK};
+use super::topk::{Candidates, Floor, TopK};
 
 impl Similarity {
     /// Offers to `found` the neighbors of all entities; returns the multiply-adds done. Works on all threads of the
     /// current pool, and ends early, with whatever was found, when told to `stop`.
     pub fn search(&self, found: &Candidates, stop: &AtomicBool) -> Result<usize, Error> {
-        let run = Run { index: self, found, stop };
+        self.search_on(Cpu::detect(), found, stop)
+    }
+
+    /// As [`Similarity::search`], with the instructions of one kind of processor. The result is the same for each.
+    pub fn search_on(&self, cpu: Cpu, found: &Candidates, stop: &AtomicBool) -> Result<usize, Error> {
+        let run = Run { index: self, found, stop, cpu };
         let h = self.settings.shrink;
         let (alpha, beta) = (self.settings.alpha, self.settings.beta);
         let features = self.features;
@@ -58,6 +63,43 @@ struct Run<'a> {
     index: &'a Similarity,
     found: &'a Candidates,
     stop: &'a AtomicBool,
+    cpu: Cpu,
+}
+
+/// The instructions by which scores are computed, many at a time.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Cpu {
+    /// Those of every processor.
+    Any,
+    /// 256 bits at a time.
+    #[cfg(target_arch = "x86_64")]
+    Avx2,
+    /// 512 bits at a time.
+    #[cfg(target_arch = "x86_64")]
+    Avx512,
+}
+
+impl Cpu {
+    /// All that this processor can do, the widest last.
+    pub fn available() -> Vec<Self> {
+        let mut found = vec![Self::Any];
+        #[cfg(target_arch = "x86_64")]
+        {
+            if is_x86_feature_detected!("avx2") {
+                found.push(Self::Avx2);
+            }
+            let wide = is_x86_feature_detected!("avx512f") && is_x86_feature_detected!("avx512bw");
+            if wide && is_x86_feature_detected!("avx512dq") && is_x86_feature_detected!("avx512vl") {
+                found.push(Self::Avx512);
+            }
+        }
+        found
+    }
+
+    /// The widest that this processor can do.
+    pub fn detect() -> Self {
+        *Self::available().last().unwrap_or(&Self::Any)
+    }
 }
 
 impl Run<'_> {
@@ -158,12 +200,13 @@ struct Searcher<'a, C, N, F> {
 /// What becomes of sums: scores, and offers to both ends of a pair.
 struct Scorer<'a, N, F> {
     run: Run<'a>,
-    /// The score below which each entity takes no neighbor, as far as this thread knows.
-    floors: Vec<f32>,
+    /// What a neighbor of each entity must beat, as far as this thread knows: scores and, apart from them, places.
+    floor_scores: Vec<f32>,
+    floor_places: Vec<u32>,
     /// The best of the entity whose row is at work.
     best: TopK,
-    /// The score below which that entity takes no other.
-    own_floor: f32,
+    /// What a neighbor of that entity must beat.
+    own_floor: Floor,
     norms: &'a [N],
     symmetric: bool,
     score: F,
@@ -180,8 +223,9 @@ impl<'a, C: Copy + Default, N: Copy, F: Fn(C, N, N) -> f64> Searcher<'a, C, N, F
         let least = settings.least();
         // k beyond the number of entities would only reserve room for what cannot come.
         let best = TopK::new(settings.k.min(entities.max(1)), least);
-        let floors = vec![least; entities];
-        let scorer = Scorer { run, floors, best, own_floor: least, norms, symmetric, score };
+        let (floor_scores, floor_places) = (vec![least; entities], vec![Floor::least(least).place; entities]);
+        let scorer =
+            Scorer { run, floor_scores, floor_places, best, own_floor: Floor::least(least), norms, symmetric, score };
         Self { cells: Cells::new(), scorer, work: 0 }
     }
 
@@ -225,10 +269,9 @@ impl<'a, C: Copy + Default, N: Copy, F: Fn(C, N, N) -> f64> Searcher<'a, C, N, F
                 scorer.offer(i, j, score, other);
             });
         } else {
-            for (at, cells) in self.cells.first(reach).chunks_mut(CELLS_AT_ONCE).enumerate() {
-                scorer.score_all(i, pass.first + at * CELLS_AT_ONCE, cells);
-                cells.fill(C::default());
-            }
+            let cells = self.cells.first(reach);
+            scorer.score_all(i, pass.first, cells);
+            cells.fill(C::default());
         }
         found.add(i, &mut scorer.best);
     }
@@ -240,24 +283,68 @@ impl<N: Copy, F> Scorer<'_, N, F> {
     where
         F: Fn(C, N, N) -> f64,
     {
-        let (norm, norms) = (self.norms[i], &self.norms[first..first + cells.len()]);
-        let mut scores = [0f32; CELLS_AT_ONCE];
-        for ((score, cell), other) in scores.iter_mut().zip(cells).zip(norms) {
-            *score = (self.score)(*cell, norm, *other) as f32;
+        match self.run.cpu {
+            // SAFETY: `Cpu` names these only where the processor was found to have them.
+            #[cfg(target_arch = "x86_64")]
+            Cpu::Avx512 => unsafe { self.score_avx512(i, first, cells) },
+            // SAFETY: as above.
+            #[cfg(target_arch = "x86_64")]
+            Cpu::Avx2 => unsafe { self.score_avx2(i, first, cells) },
+            Cpu::Any => self.score_cells(i, first, cells),
         }
-        let mut others = scores;
-        if !self.symmetric {
-            for ((score, cell), other) in others.iter_mut().zip(cells).zip(norms) {
-                *score = (self.score)(cell.swapped(), *other, norm) as f32;
+    }
+
+    #[cfg(target_arch = "x86_64")]
+    #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
+    fn score_avx512<V, C: Cell<V>>(&mut self, i: usize, first: usize, cells: &[C])
+    where
+        F: Fn(C, N, N) -> f64,
+    {
+        self.score_cells(i, first, cells);
+    }
+
+    #[cfg(target_arch = "x86_64")]
+    #[target_feature(enable = "avx2")]
+    fn score_avx2<V, C: Cell<V>>(&mut self, i: usize, first: usize, cells: &[C])
+    where
+        F: Fn(C, N, N) -> f64,
+    {
+        self.score_cells(i, first, cells);
+    }
+
+    #[inline(always)]
+    fn score_cells<V, C: Cell<V>>(&mut self, i: usize, first: usize, cells: &[C])
+    where
+        F: Fn(C, N, N) -> f64,
+    {
+        let order = self.run.found.order();
+        let (norm, place) = (self.norms[i], order[i]);
+        for (at, cells) in cells.chunks(CELLS_AT_ONCE).enumerate() {
+            let first = first + at * CELLS_AT_ONCE;
+            let range = first..first + cells.len();
+            let norms = &self.norms[range.clone()];
+            let mut scores = [0f32; CELLS_AT_ONCE];
+            for ((score, cell), other) in scores.iter_mut().zip(cells).zip(norms) {
+                *score = (self.score)(*cell, norm, *other) as f32;
             }
-        }
-        let floors = &self.floors[first..first + cells.len()];
-        let mut any = false;
-        for ((score, other), floor) in scores.iter().zip(&others).zip(floors) {
-            any |= (*score >= self.own_floor) | (*other >= *floor);
-        }
-        if any {
-            (0..cells.len()).for_each(|at| self.offer(i, first + at, scores[at], others[at]));
+            let mut others = scores;
+            if !self.symmetric {
+                for ((score, cell), other) in others.iter_mut().zip(cells).zip(norms) {
+                    *score = (self.score)(cell.swapped(), *other, norm) as f32;
+                }
+            }
+            let own = self.own_floor;
+            let mut any = false;
+            for (score, other_place) in scores.iter().zip(&order[range.clone()]) {
+                any |= own.admits(*score, *other_place);
+            }
+            let floors = self.floor_scores[range.clone()].iter().zip(&self.floor_places[range]);
+            for (other, (&score, &floor_place)) in others.iter().zip(floors) {
+                any |= Floor { score, place: floor_place }.admits(*other, place);
+            }
+            if any {
+                (0..cells.len()).for_each(|at| self.offer(i, first + at, scores[at], others[at]));
+            }
         }
     }
 
@@ -273,12 +360,17 @@ impl<N: Copy, F> Scorer<'_, N, F> {
     #[inline(always)]
     fn offer(&mut self, i: usize, j: usize, score: f32, other: f32) {
         let found = self.run.found;
-        if score >= self.own_floor {
+        if self.own_floor.admits(score, found.order()[j]) {
             self.best.push(score, j as u32, found.order());
-            self.own_floor = self.own_floor.max(self.best.floor());
+            let floor = self.best.floor();
+            if self.own_floor.admits(floor.score, floor.place) {
+                self.own_floor = floor;
+            }
         }
-        if other >= self.floors[j] {
-            self.floors[j] = found.offer(j, other, i as u32);
+        let floor = Floor { score: self.floor_scores[j], place: self.floor_places[j] };
+        if floor.admits(other, found.order()[i]) {
+            let floor = found.offer(j, other, i as u32);
+            (self.floor_scores[j], self.floor_places[j]) = (floor.score, floor.place);
         }
     }
 }

@@ -14,7 +14,7 @@ use super::block::{Block, Cells, MOST_ROWS};
 use super::cells::{Counted, Moments};
 use super::csr::{Csr, PIECE_ENTRIES, entry, pieces, pieces_mut};
 use super::metric::{Metric, Settings};
-use super::topk::Candidates;
+use super::topk::{Candidates, Floor};
 use super::weighting::{self, ColumnMeans, Steps, Terms, Weighting};
 
 /// Where the entries of rows are kept: in memory, or in a file.
@@ -157,7 +157,7 @@ impl Similarity {
     pub fn search_bytes(offsets: &[usize], blocks: &[usize], columns: usize, threads: usize) -> usize {
         let largest = blocks.windows(2).map(|bounds| offsets[bounds[1]] - offsets[bounds[0]]).max().unwrap_or(0);
         let rows = 2 * largest * size_of::<u64>();
-        let thread = Cells::<Counted<Moments>>::bytes() + offsets.len() * size_of::<f32>();
+        let thread = Cells::<Counted<Moments>>::bytes() + offsets.len() * size_of::<Floor>();
         // While columns are counted and while they are filled there are counts beside the block.
         rows + Block::<f32>::bytes_for(2 * columns, largest)
             + threads * (thread + columns.min(largest) * size_of::<u32>())

@@ -7,6 +7,8 @@ use proptest::prelude::*;
 
 use super::*;
 
+use crate::search::Cpu;
+
 /// The weights of an entity, one place per feature. A stored 0 is a feature that the entity has, None is not.
 type Row<T> = Vec<Option<T>>;
 type Checked = Result<(), TestCaseError>;
@@ -35,9 +37,10 @@ struct Cut {
     threads: usize,
     rows: usize,
     entries: usize,
+    cpu: Cpu,
 }
 
-const WHOLE: Cut = Cut { threads: 1, rows: usize::MAX, entries: usize::MAX };
+const WHOLE: Cut = Cut { threads: 1, rows: usize::MAX, entries: usize::MAX, cpu: Cpu::Any };
 
 impl Case {
     fn search(&self, settings: Settings) -> Neighbors {
@@ -62,7 +65,7 @@ fn search(matrix: Csr, order: Vec<u32>, settings: Settings, cut: Cut) -> Neighbo
     let candidates = Candidates::new(settings.k.min(entities.max(1)), order, settings.least());
     pool.install(|| {
         let index = Similarity::prepare(Box::new(entries), offsets, bounds, columns, settings).unwrap();
-        index.search(&candidates, &AtomicBool::new(false)).unwrap();
+        index.search_on(cut.cpu, &candidates, &AtomicBool::new(false)).unwrap();
     });
     let mut found = Neighbors::default();
     for entity in 0..entities {
@@ -106,7 +109,7 @@ fn settings(entities: usize) -> impl Strategy<Value = Settings> {
     (1..=entities, shrink, threshold, 1u32..=3, weighting, exponent.clone(), exponent).prop_map(
         |(k, shrink, threshold, min_overlap, weighting, alpha, beta)| {
             let metric = Metric::Cosine;
-            Settings { metric, k, shrink, threshold, min_overlap, weighting, alpha, beta }
+            Settings { metric, k, shrink, threshold, min_overlap, max_features: None, weighting, alpha, beta }
         },
     )
 }
@@ -292,7 +295,7 @@ proptest! {
     }
 
     #[test]
-    fn blocks_and_threads_do_not_show(case in cases(), threads in 1usize..=4, rows in 1usize..=30, entries in 1usize..=40) {
+    fn blocks_threads_and_processors_do_not_show(case in cases(), threads in 1usize..=4, rows in 1usize..=30, entries in 1usize..=40) {
         // Entities without features are in nobody's way, but with so many of them the work of every row is sparse.
         let mut padded = case.clone();
         let all = case.rows.len() + 8 * case.rows.iter().flatten().flatten().count();
@@ -300,7 +303,9 @@ proptest! {
         padded.order = (case.rows.len() as u32..(case.rows.len() + all) as u32).chain(case.order.iter().copied()).collect();
         for asked in case.each_metric() {
             let whole = case.search(asked);
-            prop_assert_eq!(&case.search_cut(asked, Cut { threads, rows, entries }), &whole);
+            for cpu in Cpu::available() {
+                prop_assert_eq!(&case.search_cut(asked, Cut { threads, rows, entries, cpu }), &whole);
+            }
             let mut sparse = padded.search(asked);
             sparse.entity.iter_mut().chain(&mut sparse.neighbor).for_each(|entity| *entity -= all as u32);
             prop_assert_eq!(&sparse, &whole);
@@ -324,7 +329,17 @@ proptest! {
 
 fn plain(metric: Metric) -> Settings {
     let weighting = Weighting::None;
-    Settings { metric, k: 50, shrink: 0.0, threshold: 0.0, min_overlap: 1, weighting, alpha: 0.5, beta: 1.0 }
+    Settings {
+        metric,
+        k: 50,
+        shrink: 0.0,
+        threshold: 0.0,
+        min_overlap: 1,
+        max_features: None,
+        weighting,
+        alpha: 0.5,
+        beta: 1.0,
+    }
 }
 
 /// The neighbors among rows of which every weight is stored, as (entity, neighbor, score).

@@ -11,14 +11,36 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 pub struct TopK {
     k: usize,
     buffer: Vec<(f32, u32)>,
-    /// Scores below this can no longer win.
-    floor: f32,
+    floor: Floor,
+}
+
+/// What a pair must beat to be among the best: a score, or the same score with a smaller place in the order.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Floor {
+    /// Pairs of lower scores cannot win.
+    pub score: f32,
+    /// Pairs of this score win only from before this place.
+    pub place: u32,
+}
+
+impl Floor {
+    /// All pairs with scores of at least `least` win.
+    pub fn least(least: f32) -> Self {
+        Self { score: least, place: u32::MAX }
+    }
+
+    /// Whether a pair of this score and place wins.
+    #[inline(always)]
+    pub fn admits(self, score: f32, place: u32) -> bool {
+        // Without branches, so that many can be asked at once.
+        (score > self.score) | ((score == self.score) & (place < self.place))
+    }
 }
 
 impl TopK {
     /// An empty selection of at most `k` pairs with scores of at least `least`.
     pub fn new(k: usize, least: f32) -> Self {
-        Self { k, buffer: Vec::new(), floor: least }
+        Self { k, buffer: Vec::new(), floor: Floor::least(least) }
     }
 
     /// How many pairs it may hold between two cuts.
@@ -26,16 +48,16 @@ impl TopK {
         k.saturating_add((k / 4).max(32))
     }
 
-    /// The score below which a pair cannot be among the best any more.
+    /// What a pair must beat to be among the best.
     #[inline]
-    pub fn floor(&self) -> f32 {
+    pub fn floor(&self) -> Floor {
         self.floor
     }
 
     /// Offers a pair; `order` gives each column's place among the sorted ids. A score that is not a number is not kept.
     #[inline]
     pub fn push(&mut self, score: f32, column: u32, order: &[u32]) {
-        if score >= self.floor {
+        if self.floor.admits(score, order[column as usize]) {
             // Adding 0 turns -0 into 0, which compares as the same score.
             self.buffer.push((score + 0.0, column));
             if self.buffer.len() >= Self::capacity(self.k) {
@@ -48,14 +70,15 @@ impl TopK {
         if self.buffer.len() > self.k {
             self.buffer.select_nth_unstable_by(self.k - 1, |a, b| better_first(a, b, order));
             self.buffer.truncate(self.k);
-            self.floor = self.buffer[self.k - 1].0;
+            let (score, column) = self.buffer[self.k - 1];
+            self.floor = Floor { score, place: order[column as usize] };
         }
     }
 
     /// Hands out the best pairs, best first, and starts anew with scores of at least `least`.
     pub fn drain(&mut self, order: &[u32], least: f32) -> std::vec::Drain<'_, (f32, u32)> {
         self.cut(order);
-        self.floor = least;
+        self.floor = Floor::least(least);
         self.buffer.sort_unstable_by(|a, b| better_first(a, b, order));
         self.buffer.drain(..)
     }
@@ -63,7 +86,7 @@ impl TopK {
     /// Offers all pairs of another selection, which is empty and starts anew with scores of at least `least` after it.
     pub fn absorb(&mut self, other: &mut Self, order: &[u32], least: f32) {
         other.buffer.drain(..).for_each(|(score, column)| self.push(score, column, order));
-        other.floor = least;
+        other.floor = Floor::least(least);
     }
 }
 
@@ -106,21 +129,23 @@ impl Candidates {
         &self.order
     }
 
-    /// Offers a candidate to a row; returns the score below which the row takes no other.
-    pub fn offer(&self, row: usize, score: f32, candidate: u32) -> f32 {
+    /// Offers a candidate to a row; returns what others must beat.
+    pub fn offer(&self, row: usize, score: f32, candidate: u32) -> Floor {
         let mut list = self.lock(row);
         list.push(score, candidate, &self.order);
         list.floor
     }
 
-    /// The score below which a row takes no candidate.
-    pub fn floor(&self, row: usize) -> f32 {
+    /// What candidates of a row must beat.
+    pub fn floor(&self, row: usize) -> Floor {
         self.lock(row).floor
     }
 
     /// Moves candidates that were collected apart to a row.
     pub fn add(&self, row: usize, found: &mut TopK) {
-        self.lock(row).absorb(found, &self.order, self.least);
+        if !found.buffer.is_empty() {
+            self.lock(row).absorb(found, &self.order, self.least);
+        }
     }
 
     /// Hands out the best candidates of a row, best first.

@@ -2,61 +2,117 @@
 
 use std::sync::Arc;
 
-use datafusion::arrow::array::{Array, ArrayRef, UInt32Array, new_empty_array};
+use datafusion::arrow::array::{
+    Array, ArrayRef, AsArray, BinaryViewArray, StringViewArray, UInt32Array, new_empty_array,
+};
 use datafusion::arrow::compute::{cast, take};
 use datafusion::arrow::datatypes::{DataType, Field, Schema};
 use datafusion::arrow::row::{RowConverter, SortField};
-use datafusion::common::{Result, exec_err};
+use datafusion::common::{Result, exec_err, internal_datafusion_err, internal_err};
 use datafusion::logical_expr::EmitTo;
 use datafusion::physical_plan::aggregates::group_values::{GroupValues, new_group_values};
 use datafusion::physical_plan::aggregates::order::GroupOrdering;
 
+use crate::kernels::intern::Texts;
+
 /// Gives each distinct id a number, in the order in which they come.
 pub struct Interner {
     data_type: DataType,
-    groups: Box<dyn GroupValues>,
+    ids: Distinct,
     /// How often each id came.
     counts: Vec<u32>,
-    scratch: Vec<usize>,
+}
+
+/// The distinct ids so far.
+enum Distinct {
+    /// Of strings and bytes.
+    Texts(Texts),
+    /// Of any type that can be grouped.
+    Groups(Box<dyn GroupValues>, Vec<usize>),
 }
 
 impl Interner {
     /// For ids of this type.
     pub fn try_new(data_type: &DataType) -> Result<Self> {
-        let schema = Arc::new(Schema::new(vec![Field::new("id", data_type.clone(), true)]));
-        let groups = new_group_values(schema, &GroupOrdering::None)?;
-        Ok(Self { data_type: data_type.clone(), groups, counts: Vec::new(), scratch: Vec::new() })
+        let ids = if data_type.is_string() || data_type.is_binary() {
+            Distinct::Texts(Texts::default())
+        } else {
+            let schema = Arc::new(Schema::new(vec![Field::new("id", data_type.clone(), true)]));
+            Distinct::Groups(new_group_values(schema, &GroupOrdering::None)?, Vec::new())
+        };
+        Ok(Self { data_type: data_type.clone(), ids, counts: Vec::new() })
     }
 
     /// The number of each of these ids.
     pub fn intern(&mut self, ids: &ArrayRef) -> Result<Vec<u32>> {
-        self.scratch.clear();
-        self.groups.intern(std::slice::from_ref(ids), &mut self.scratch)?;
-        if self.groups.len() >= u32::MAX as usize {
+        let codes = match &mut self.ids {
+            Distinct::Texts(texts) => texts.intern(&texts_of(ids)?),
+            Distinct::Groups(groups, scratch) => {
+                scratch.clear();
+                groups.intern(std::slice::from_ref(ids), scratch)?;
+                scratch.iter().map(|&code| code as u32).collect()
+            }
+        };
+        if self.len() >= u32::MAX as usize {
             return exec_err!("more than {} distinct ids", u32::MAX - 1);
         }
-        self.counts.resize(self.groups.len(), 0);
+        self.counts.resize(self.len(), 0);
         let counts = &mut self.counts[..];
-        let count = |&code: &usize| {
-            counts[code] += 1;
-            code as u32
-        };
-        Ok(self.scratch.iter().map(count).collect())
+        codes.iter().for_each(|&code| counts[code as usize] += 1);
+        Ok(codes)
+    }
+
+    /// The number of distinct ids.
+    pub fn len(&self) -> usize {
+        match &self.ids {
+            Distinct::Texts(texts) => texts.len(),
+            Distinct::Groups(groups, _) => groups.len(),
+        }
     }
 
     /// The distinct ids by number, and how often each came.
-    pub fn finish(mut self) -> Result<(ArrayRef, Vec<u32>)> {
-        if self.groups.is_empty() {
+    pub fn finish(self) -> Result<(ArrayRef, Vec<u32>)> {
+        let ids = match self.ids {
+            Distinct::Texts(texts) => texts_to_array(&texts, &self.data_type)?,
             // Some kinds of groups cannot give out what they never held.
-            return Ok((new_empty_array(&self.data_type), self.counts));
-        }
-        Ok((self.groups.emit(EmitTo::All)?.swap_remove(0), self.counts))
+            Distinct::Groups(groups, _) if groups.is_empty() => new_empty_array(&self.data_type),
+            Distinct::Groups(mut groups, _) => groups.emit(EmitTo::All)?.swap_remove(0),
+        };
+        Ok((ids, self.counts))
     }
 
     /// The bytes it holds.
     pub fn size(&self) -> usize {
-        self.groups.size()
+        match &self.ids {
+            Distinct::Texts(texts) => texts.allocated(),
+            Distinct::Groups(groups, _) => groups.size(),
+        }
     }
+}
+
+/// The bytes of an array of strings or bytes without NULLs.
+fn texts_of(ids: &ArrayRef) -> Result<Vec<&[u8]>> {
+    let rows = 0..ids.len();
+    Ok(match ids.data_type() {
+        DataType::Utf8 => rows.map(|row| ids.as_string::<i32>().value(row).as_bytes()).collect(),
+        DataType::LargeUtf8 => rows.map(|row| ids.as_string::<i64>().value(row).as_bytes()).collect(),
+        DataType::Utf8View => rows.map(|row| ids.as_string_view().value(row).as_bytes()).collect(),
+        DataType::Binary => rows.map(|row| ids.as_binary::<i32>().value(row)).collect(),
+        DataType::LargeBinary => rows.map(|row| ids.as_binary::<i64>().value(row)).collect(),
+        DataType::BinaryView => rows.map(|row| ids.as_binary_view().value(row)).collect(),
+        DataType::FixedSizeBinary(_) => rows.map(|row| ids.as_fixed_size_binary().value(row)).collect(),
+        other => return internal_err!("{other} was taken for text"),
+    })
+}
+
+fn texts_to_array(texts: &Texts, data_type: &DataType) -> Result<ArrayRef> {
+    let values = (0..texts.len()).map(|number| texts.get(number));
+    if data_type.is_string() {
+        let strings = values.map(std::str::from_utf8).collect::<Result<Vec<_>, _>>();
+        let strings = strings.map_err(|e| internal_datafusion_err!("a string is not UTF-8: {e}"))?;
+        return Ok(cast(&StringViewArray::from_iter_values(strings), data_type)?);
+    }
+    Ok(cast(&BinaryViewArray::from_iter_values(values), data_type)?)
 }
 
 /// The final numbers of ids: by falling count, equal counts by id.
@@ -87,7 +143,7 @@ impl Space {
 
     /// The number of ids so far.
     pub fn size(&self) -> usize {
-        self.interner.groups.len()
+        self.interner.len()
     }
 
     /// Numbers the ids anew. Returns the numbering, its ids cast to `out`, and the new number of each old one.

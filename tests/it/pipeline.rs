@@ -194,3 +194,35 @@ fn the_order_of_input_does_not_show() {
         }
     }
 }
+
+/// With too little memory for all of it `neighbors` works on blocks, with the rest on disk, and finds the same.
+#[test]
+fn a_memory_limit_does_not_show() {
+    let rows = "SELECT value % 1999 AS item, value * 7919 % 20011 AS u, 1 + value % 9 * 0.37 AS w FROM generate_series(1, 600000)";
+    for settings in ["metric => 'cosine'", "metric => 'pearson'", "metric => 'adjusted_cosine'", "weighting => 'bm25'"]
+    {
+        let call = format!("SELECT * FROM neighbors(({rows}), {settings}, k => 7)");
+        let ask = |query: &str, threads: &str, memory: &str| {
+            run(&["sql", "--threads", threads, "--memory-limit", memory, "--format", "json", "-c", query]).ok().stdout
+        };
+        // Sorted here, since sorting in SQL wants memory as well.
+        let rows = |threads: &str, memory: &str| {
+            let answer = ask(&call, threads, memory);
+            let mut rows: Vec<String> = answer.lines().map(str::to_owned).collect();
+            rows.sort();
+            rows
+        };
+        let expected = rows("2", "10G");
+        assert!(expected.len() > 1999, "{expected:?}");
+        for threads in ["1", "3"] {
+            assert!(rows(threads, "11M") == expected, "{settings} with {threads} threads differs");
+        }
+        let explained = ask(&format!("EXPLAIN ANALYZE {call}"), "3", "11M");
+        let blocks = explained.split_once(" blocks=").map(|(_, rest)| rest.split([',', ']']).next());
+        assert!(matches!(blocks, Some(Some(count)) if count != "1"), "{explained}");
+    }
+    let call = format!("SELECT * FROM neighbors(({rows}), k => 7)");
+    let refused = run(&["sql", "--threads", "2", "--memory-limit", "4M", "-c", &call]);
+    assert_eq!(refused.code, 1);
+    assert!(refused.stderr.contains("neighbors needs at least"), "{}", refused.stderr);
+}

@@ -64,6 +64,7 @@ impl Task for NeighborsTask {
         );
         text += &format!(", weighting={}, shrink={}, threshold={}", s.weighting.name(), s.shrink, s.threshold);
         text += &format!(", min_overlap={}, alpha={}, beta={}", s.min_overlap, s.alpha, s.beta);
+        text += &s.max_features.map_or(String::new(), |most| format!(", max_features={most}"));
         text + if self.columns.skip_nulls { ", on_null=skip" } else { "" }
     }
 

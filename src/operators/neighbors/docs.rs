@@ -48,6 +48,10 @@ SELECT * FROM neighbors((SELECT basket_id, product_id FROM lines), metric => 'ja
     .with_argument("threshold", "Only scores above it. Default 0.")
     .with_argument("min_overlap", "Only pairs with at least this many common features. Default 1.")
     .with_argument(
+        "max_features",
+        "Entities with more features count with so many of them: those of the largest absolute weights, equal ones by a hash that picks the same features for all entities. Bounds the cost of a few entities that have nearly everything; sizes and norms are those of what is left. Default: all features.",
+    )
+    .with_argument(
         "weighting",
         "What happens to weights first: 'none', 'tfidf' (w ln(1 + entities / df)), 'bm25' (k1 1.2, b 0.75), 'binary'. Default 'none'.",
     )

@@ -100,6 +100,7 @@ fn settings(arguments: &mut Arguments, context: &mut dyn RelationPlannerContext)
     let shrink = arguments.number("shrink", 0.0..=f64::INFINITY, context)?;
     let threshold = arguments.number("threshold", f64::NEG_INFINITY..=f64::INFINITY, context)?.unwrap_or(0.0) as f32;
     let min_overlap = arguments.integer("min_overlap", 1..=i64::from(u32::MAX), context)?.unwrap_or(1) as u32;
+    let max_features = arguments.integer("max_features", 1..=i64::from(u32::MAX), context)?.map(|most| most as usize);
     let weighting = arguments.choice("weighting", &Weighting::NAMES, context)?;
     let alpha = arguments.number("alpha", 0.0..=f64::INFINITY, context)?;
     let beta = arguments.number("beta", 0.0..=f64::INFINITY, context)?;
@@ -131,6 +132,7 @@ fn settings(arguments: &mut Arguments, context: &mut dyn RelationPlannerContext)
         shrink: shrink.unwrap_or(0.0),
         threshold,
         min_overlap,
+        max_features,
         weighting: weighting.unwrap_or(Weighting::None),
         alpha: alpha.unwrap_or(if metric == Metric::AsymmetricCosine { 0.5 } else { 1.0 }),
         beta: beta.unwrap_or(1.0),

@@ -70,9 +70,8 @@ impl Search<'_> {
 
     fn in_memory(&self, mut rows: Rows) -> Result<(Candidates, Numbering)> {
         let similarity = self.timed("matrix_time", || {
-            let matrix = rows.build(self.pool, 0..rows.entities.ids.len())?;
+            let matrix = self.build(&rows, 0..rows.entities.ids.len())?;
             rows.chunks.clear();
-            check_weights(&matrix, self.settings)?;
             self.count("entries", matrix.entries.len());
             self.pool.install(|| Similarity::new(matrix, self.settings)).map_err(from_kernel)
         })?;
@@ -94,8 +93,7 @@ impl Search<'_> {
             let mut file = Spill::try_new(&self.resources.disk, "sorted rows")?;
             let mut offsets = vec![0];
             for range in bounds.windows(2) {
-                let matrix = rows.build(self.pool, range[0]..range[1])?;
-                check_weights(&matrix, self.settings)?;
+                let matrix = self.build(&rows, range[0]..range[1])?;
                 let first = offsets[range[0]];
                 offsets.extend(matrix.offsets[1..].iter().map(|offset| first + offset));
                 file.append(&matrix.entries)?;
@@ -117,6 +115,18 @@ impl Search<'_> {
         // What follows may need the rest.
         self.resources.memory.try_resize(rows.fixed + candidates.bytes())?;
         Ok((candidates, rows.entities))
+    }
+
+    /// The sorted rows of a range of entities.
+    fn build(&self, rows: &Rows, range: std::ops::Range<usize>) -> Result<Csr> {
+        self.pool.install(|| {
+            let mut matrix = matrix(&rows.chunks, ENTITY, FEATURE, range, rows.features)?;
+            check_weights(&matrix, self.settings)?;
+            if let Some(most) = self.settings.max_features {
+                matrix.cap_rows(most);
+            }
+            Ok(matrix)
+        })
     }
 
     fn search(&self, similarity: &Similarity, order: Vec<u32>) -> Result<Candidates> {
@@ -188,10 +198,6 @@ impl Rows {
         let per_entity = 2 * size_of::<usize>() + size_of::<f64>() + 2 * size_of::<u32>();
         let fixed = entities.ids.get_array_memory_size() + entities.ids.len() * per_entity;
         Ok(Self { chunks, entities, features, offsets, fixed })
-    }
-
-    fn build(&self, pool: &rayon::ThreadPool, range: std::ops::Range<usize>) -> Result<Csr> {
-        pool.install(|| matrix(&self.chunks, ENTITY, FEATURE, range, self.features))
     }
 }
 

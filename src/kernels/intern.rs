@@ -1,0 +1,153 @@
+//! Numbers for byte strings, in the order in which they first come.
+//!
+//! A look at a table that is larger than the caches waits for memory twice: for the slot, and for the string that it
+//! stands for. Strings are looked up many at a time, each step for all of them, so that the waits overlap.
+
+use std::hash::BuildHasher;
+
+use foldhash::fast::FixedState;
+
+use super::prefetch::prefetch;
+
+/// Distinct byte strings, numbered.
+#[derive(Debug, Default)]
+pub struct Texts {
+    /// Open addressing with linear probing; at most half of the slots are taken.
+    slots: Vec<Slot>,
+    /// All strings one after the other, and where each ends.
+    bytes: Vec<u8>,
+    ends: Vec<usize>,
+}
+
+/// A slot of the table.
+#[derive(Debug, Clone, Copy, Default)]
+struct Slot {
+    /// The upper half of the string's hash, which tells most other strings apart.
+    tag: u32,
+    /// The number of the string plus one; 0 for a free slot.
+    next: u32,
+}
+
+/// Strings looked up together: their slots and bytes fit the nearest cache.
+const AT_ONCE: usize = 64;
+
+impl Texts {
+    /// The number of each string. At most `u32::MAX - 1` distinct strings can be told apart; who calls sees to it by
+    /// [`Texts::len`].
+    pub fn intern(&mut self, texts: &[&[u8]]) -> Vec<u32> {
+        let mut numbers = Vec::with_capacity(texts.len());
+        for texts in texts.chunks(AT_ONCE) {
+            self.make_room(texts.len());
+            let mut hashes = [0u64; AT_ONCE];
+            for (hash, text) in hashes.iter_mut().zip(texts) {
+                *hash = self.hash(text);
+                prefetch(std::slice::from_ref(&self.slots[self.home(*hash)]));
+            }
+            for hash in &hashes[..texts.len()] {
+                let slot = self.slots[self.home(*hash)];
+                if slot.next != 0 {
+                    prefetch(self.get(slot.next as usize - 1));
+                }
+            }
+            numbers.extend(texts.iter().zip(hashes).map(|(text, hash)| self.find(text, hash)));
+        }
+        numbers
+    }
+
+    /// The number of distinct strings.
+    pub fn len(&self) -> usize {
+        self.ends.len()
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.ends.is_empty()
+    }
+
+    /// The string of a number.
+    #[inline(always)]
+    pub fn get(&self, number: usize) -> &[u8] {
+        let start = if number == 0 { 0 } else { self.ends[number - 1] };
+        &self.bytes[start..self.ends[number]]
+    }
+
+    /// The bytes that it holds.
+    pub fn allocated(&self) -> usize {
+        self.slots.capacity() * size_of::<Slot>() + self.bytes.capacity() + self.ends.capacity() * size_of::<usize>()
+    }
+
+    #[inline(always)]
+    fn hash(&self, text: &[u8]) -> u64 {
+        FixedState::default().hash_one(text)
+    }
+
+    #[inline(always)]
+    fn home(&self, hash: u64) -> usize {
+        hash as usize & (self.slots.len() - 1)
+    }
+
+    #[inline(always)]
+    fn find(&mut self, text: &[u8], hash: u64) -> u32 {
+        let tag = (hash >> 32) as u32;
+        let mut at = self.home(hash);
+        loop {
+            let slot = self.slots[at];
+            if slot.next == 0 {
+                self.bytes.extend_from_slice(text);
+                self.ends.push(self.bytes.len());
+                let next = self.ends.len() as u32;
+                self.slots[at] = Slot { tag, next };
+                return next - 1;
+            }
+            if slot.tag == tag && self.get(slot.next as usize - 1) == text {
+                return slot.next - 1;
+            }
+            at = (at + 1) & (self.slots.len() - 1);
+        }
+    }
+
+    /// Doubles the table until so many more strings leave half of it free.
+    fn make_room(&mut self, more: usize) {
+        let wanted = (2 * (self.ends.len() + more)).next_power_of_two();
+        if wanted <= self.slots.len() {
+            return;
+        }
+        self.slots = vec![Slot::default(); wanted];
+        for number in 0..self.ends.len() {
+            let hash = self.hash(self.get(number));
+            let mut at = self.home(hash);
+            while self.slots[at].next != 0 {
+                at = (at + 1) & (wanted - 1);
+            }
+            self.slots[at] = Slot { tag: (hash >> 32) as u32, next: number as u32 + 1 };
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashMap;
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn numbers_are_those_of_first_coming(
+            batches in prop::collection::vec(prop::collection::vec("[ab]{0,6}", 0..200), 1..5)
+        ) {
+            let mut texts = Texts::default();
+            let mut expected: HashMap<String, u32> = HashMap::new();
+            for batch in &batches {
+                let slices: Vec<&[u8]> = batch.iter().map(String::as_bytes).collect();
+                for (text, number) in batch.iter().zip(texts.intern(&slices)) {
+                    let next = expected.len() as u32;
+                    prop_assert_eq!(number, *expected.entry(text.clone()).or_insert(next));
+                    prop_assert_eq!(texts.get(number as usize), text.as_bytes());
+                }
+            }
+            prop_assert_eq!(texts.len(), expected.len());
+        }
+    }
+}
