@@ -18,12 +18,15 @@ use datafusion::execution::SessionStateBuilder;
 use datafusion::execution::memory_pool::{FairSpillPool, TrackConsumersPool};
 use datafusion::execution::runtime_env::RuntimeEnvBuilder;
 use datafusion::logical_expr::{Expr, LogicalPlan};
+use datafusion::physical_optimizer::PhysicalOptimizerRule;
+use datafusion::physical_optimizer::optimizer::PhysicalOptimizer;
 use datafusion::prelude::{SessionConfig, SessionContext};
 use datafusion::sql::sqlparser::ast::ExprWithAlias as SQLExprWithAlias;
 
 use self::statement::Statement;
 use crate::functions;
 use crate::operators::planner::{LakesidePlanner, OperatorRelations};
+use crate::operators::row_number::NumberSortedRows;
 
 /// What a session may use.
 #[derive(Debug, Clone, Default)]
@@ -67,6 +70,7 @@ impl Session {
             .with_runtime_env(runtime.build_arc()?)
             .with_default_features()
             .with_query_planner(Arc::new(LakesidePlanner))
+            .with_physical_optimizer_rules(optimizer_rules())
             .build();
         let context = SessionContext::new_with_state(state);
         context.register_relation_planner(Arc::new(OperatorRelations))?;
@@ -120,6 +124,13 @@ impl Session {
         let plan = self.plan(statement).await?;
         self.context.execute_logical_plan(plan).await
     }
+}
+
+/// DataFusion's rules, and ours after them.
+fn optimizer_rules() -> Vec<Arc<dyn PhysicalOptimizerRule + Send + Sync>> {
+    let mut rules = PhysicalOptimizer::new().rules;
+    rules.push(Arc::new(NumberSortedRows));
+    rules
 }
 
 fn config(limits: &Limits) -> SessionConfig {

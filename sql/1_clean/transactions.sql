@@ -42,8 +42,9 @@ usual AS (
 
 plausible AS (
     SELECT priced.*
-    FROM priced
-    JOIN usual USING (department)
+    -- The few departments come first: the first of two inputs that are not known to be small is held in memory.
+    FROM usual
+    JOIN priced USING (department)
     WHERE ln_price IS NULL
        -- Too dear is a wrong price. Too cheap is a wrong quantity, but a single piece may be nearly given away.
        OR (ln_price <= limits['upper'] AND (pieces = 1 OR ln_price >= limits['lower']))

@@ -17,6 +17,7 @@ pub mod neighbors;
 pub mod node;
 pub mod planner;
 pub mod recommend;
+pub mod row_number;
 pub mod spill;
 pub mod write;
 
