@@ -140,6 +140,8 @@ fn config(limits: &Limits) -> SessionConfig {
     options.execution.parquet.pushdown_filters = true;
     options.execution.parquet.reorder_filters = true;
     options.execution.listing_table_ignore_subdirectory = false;
+    // Tells which side of a join is small, such as groups, so that it is the one held in memory.
+    options.optimizer.use_statistics_registry = true;
     options.explain.show_statistics = false;
     config
 }

@@ -4,10 +4,13 @@ python peers.py cosine similaripy|sparse_dot_topn|implicit INTERACTIONS_DIR OUT.
 python peers.py cosine duckdb|duckdb_half                  INTERACTIONS_DIR OUT.parquet
 python peers.py recommend NEIGHBORS.parquet                INTERACTIONS_DIR OUT.parquet [--k 20]
 
+python peers.py clean duckdb                               DIRTY_DIR -
+
 duckdb joins the events with themselves; duckdb_half computes each pair once and turns it round afterwards.
 recommend is similaripy's masked product: unseen items for every user from item_id, neighbor_id, score.
 """
 import argparse
+from pathlib import Path
 
 # Each peer is imported where it is used: a process shall pay for its own libraries only.
 
@@ -119,6 +122,23 @@ def duckdb_join(differ: str, pairs: str, folder: str, out: str, k: int, threads:
     connection.execute(SELF_JOIN.format(differ=differ, pairs=pairs, folder=folder, out=out, k=k))
 
 
+# What our functions do, in DuckDB's words.
+MACROS = r"""
+CREATE MACRO normalize_text(t) AS
+  trim(regexp_replace(replace(lower(strip_accents(t)), '''', ''), '[^\p{L}\p{N}]+', ' ', 'g'));
+CREATE MACRO robust_bounds(x, w) AS
+  {'lower': median(x) - w * 1.4826 * mad(x), 'upper': median(x) + w * 1.4826 * mad(x)};
+"""
+
+
+def clean(folder: str, threads: int) -> None:
+    import duckdb
+
+    statements = (Path(__file__).parent / "clean.sql").read_text().replace("{data}", folder)
+    # Where first_value is an aggregate, DuckDB calls it first.
+    duckdb.connect(config={"threads": threads}).execute(MACROS + statements.replace("first_value(", "first("))
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     for name in ("task", "by", "folder", "out"):
@@ -129,7 +149,9 @@ def main() -> None:
     rest = (args.folder, args.out, args.k, args.threads)
     matrices = {"similaripy": similaripy, "sparse_dot_topn": sparse_dot_topn, "implicit": implicit}
     joins = {"duckdb": ("<>", EACH), "duckdb_half": ("<", BOTH_WAYS)}
-    if args.task == "recommend":
+    if args.task == "clean" and args.by == "duckdb":
+        clean(args.folder, args.threads)
+    elif args.task == "recommend":
         recommend(args.by, *rest)
     elif args.task == "cosine" and args.by in matrices:
         cosine(matrices[args.by], *rest)

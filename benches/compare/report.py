@@ -104,8 +104,8 @@ def section(machine: str, rows: list[dict]) -> list[str]:
     costs = cost_lines(rows)
     if costs:
         text += ["", "### What a multiply-add costs", "",
-                 "Whole process by the wall clock; the product alone in seconds of cores (`product_time` times threads). Each pair",
-                 "of entities is summed once, so there are half as many multiply-adds as in the full product.", "",
+                 "Whole process by the wall clock; the product alone in seconds of cores (`product_time` times threads).",
+                 "Each pair of entities is summed once: half as many multiply-adds as in the full product.", "",
                  line("data", "pairs of user and item", "multiply-adds", "whole", "per multiply-add", "product",
                       "multiply-adds per second and core"), line(*["---"] * 7), *costs]
     return text + ["", "### What was run", "", *notes(rows)]
