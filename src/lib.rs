@@ -8,7 +8,7 @@
 //! - [`session`]: the only place where a DataFusion session is built; statements, stores, files as tables.
 //! - [`operators`]: what stands in FROM: `neighbors`, `recommend`; and writing.
 //! - [`functions`]: scalar and aggregate functions that DataFusion lacks.
-//! - [`kernels`]: the loops, on plain slices.
+//! - [`kernels`]: the loops, on plain slices; a crate of its own in `src/kernels/`.
 //!
 //! Dependencies point downwards only. What holds everywhere:
 //!

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use datafusion::arrow::array::{
-    Array, ArrayRef, AsArray, BinaryViewArray, StringViewArray, UInt32Array, new_empty_array,
+    Array, ArrayRef, AsArray, BinaryViewArray, StringArrayType, StringViewArray, UInt32Array, new_empty_array,
 };
 use datafusion::arrow::compute::{cast, take};
 use datafusion::arrow::datatypes::{DataType, Field, Schema};
@@ -92,15 +92,17 @@ impl Interner {
 
 /// The bytes of an array of strings or bytes without NULLs.
 fn texts_of(ids: &ArrayRef) -> Result<Vec<&[u8]>> {
-    let rows = 0..ids.len();
+    fn strings<'a>(values: impl StringArrayType<'a>) -> Vec<&'a [u8]> {
+        values.iter().flatten().map(str::as_bytes).collect()
+    }
     Ok(match ids.data_type() {
-        DataType::Utf8 => rows.map(|row| ids.as_string::<i32>().value(row).as_bytes()).collect(),
-        DataType::LargeUtf8 => rows.map(|row| ids.as_string::<i64>().value(row).as_bytes()).collect(),
-        DataType::Utf8View => rows.map(|row| ids.as_string_view().value(row).as_bytes()).collect(),
-        DataType::Binary => rows.map(|row| ids.as_binary::<i32>().value(row)).collect(),
-        DataType::LargeBinary => rows.map(|row| ids.as_binary::<i64>().value(row)).collect(),
-        DataType::BinaryView => rows.map(|row| ids.as_binary_view().value(row)).collect(),
-        DataType::FixedSizeBinary(_) => rows.map(|row| ids.as_fixed_size_binary().value(row)).collect(),
+        DataType::Utf8 => strings(ids.as_string::<i32>()),
+        DataType::LargeUtf8 => strings(ids.as_string::<i64>()),
+        DataType::Utf8View => strings(ids.as_string_view()),
+        DataType::Binary => ids.as_binary::<i32>().iter().flatten().collect(),
+        DataType::LargeBinary => ids.as_binary::<i64>().iter().flatten().collect(),
+        DataType::BinaryView => ids.as_binary_view().iter().flatten().collect(),
+        DataType::FixedSizeBinary(_) => ids.as_fixed_size_binary().iter().flatten().collect(),
         other => return internal_err!("{other} was taken for text"),
     })
 }

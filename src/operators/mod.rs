@@ -3,8 +3,11 @@
 //! The way of a call such as `FROM neighbors(t, k => 50)`:
 //! [`planner`] finds the operator by name, the operator's own module reads the arguments ([`arguments`]) into a
 //! [`node::Task`], which stands in the logical plan as a [`node::OperatorNode`] and in the physical plan as an
-//! [`exec::OperatorExec`]. The task collects its inputs once into compact indices ([`collect`], [`ids`]), and every
-//! output partition then works on its own share of them with a kernel.
+//! [`exec::OperatorExec`]. The task collects its inputs once into compact indices ([`collect`], [`ids`]), with what finds
+//! no memory put aside ([`spill`]), and every output partition then hands out its own share of what a kernel finds.
+//!
+//! [`write`] and [`row_number`] are not named in SQL: the one publishes tables, the other stands in for DataFusion's window
+//! operator where it is slow.
 //!
 //! A new operator is a folder with a [`planner::Operator`] in it and a line in [`ALL`].
 
