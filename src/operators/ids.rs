@@ -53,17 +53,17 @@ impl Interner {
                 scratch.iter().map(|&code| code as u32).collect()
             }
         };
-        if self.len() >= u32::MAX as usize {
+        if self.distinct() >= u32::MAX as usize {
             return exec_err!("more than {} distinct ids", u32::MAX - 1);
         }
-        self.counts.resize(self.len(), 0);
+        self.counts.resize(self.distinct(), 0);
         let counts = &mut self.counts[..];
         codes.iter().for_each(|&code| counts[code as usize] += 1);
         Ok(codes)
     }
 
     /// The number of distinct ids.
-    pub fn len(&self) -> usize {
+    pub fn distinct(&self) -> usize {
         match &self.ids {
             Distinct::Texts(texts) => texts.len(),
             Distinct::Groups(groups, _) => groups.len(),
@@ -145,7 +145,7 @@ impl Space {
 
     /// The number of ids so far.
     pub fn size(&self) -> usize {
-        self.interner.len()
+        self.interner.distinct()
     }
 
     /// Numbers the ids anew. Returns the numbering, its ids cast to `out`, and the new number of each old one.
