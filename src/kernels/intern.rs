@@ -1,7 +1,7 @@
-//! Numbers for byte strings, in the order in which they first come.
+//! Numbers for byte strings and for whole numbers, in the order in which they first come.
 //!
-//! A look at a table that is larger than the caches waits for memory twice: for the slot, and for the string that it
-//! stands for. Strings are looked up many at a time, each step for all of them, so that the waits overlap.
+//! A look at a table that is larger than the caches waits for memory: for the slot, and for the string that it stands
+//! for. Values are looked up many at a time, each step for all of them, so that the waits overlap.
 
 use std::hash::BuildHasher;
 
@@ -28,8 +28,88 @@ struct Slot {
     next: u32,
 }
 
-/// Strings looked up together: their slots and bytes fit the nearest cache.
+/// Values looked up together: their slots and bytes fit the nearest cache.
 const AT_ONCE: usize = 64;
+
+/// Distinct words of 64 bits, numbered.
+#[derive(Debug, Default)]
+pub struct Words {
+    /// Open addressing with linear probing; at most half of the slots are taken. A word, and its number plus one.
+    slots: Vec<(u64, u32)>,
+    words: Vec<u64>,
+}
+
+impl Words {
+    /// The number of each word. At most `u32::MAX - 1` distinct words can be told apart; who calls sees to it by
+    /// [`Words::len`].
+    pub fn intern(&mut self, words: impl ExactSizeIterator<Item = u64> + Clone) -> Vec<u32> {
+        let mut numbers = Vec::with_capacity(words.len());
+        let mut left = words;
+        while left.len() > 0 {
+            let some = left.clone().take(AT_ONCE);
+            self.make_room(some.len());
+            some.clone().for_each(|word| prefetch(std::slice::from_ref(&self.slots[self.home(word)])));
+            numbers.extend(some.map(|word| self.find(word)));
+            left.by_ref().take(AT_ONCE).for_each(drop);
+        }
+        numbers
+    }
+
+    /// The number of distinct words.
+    pub fn len(&self) -> usize {
+        self.words.len()
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.words.is_empty()
+    }
+
+    /// The distinct words by number.
+    pub fn words(&self) -> &[u64] {
+        &self.words
+    }
+
+    /// The bytes that it holds.
+    pub fn allocated(&self) -> usize {
+        self.slots.capacity() * size_of::<(u64, u32)>() + self.words.capacity() * size_of::<u64>()
+    }
+
+    /// Where the search for a word begins (Fibonacci hashing, which spreads words that follow each other).
+    #[inline(always)]
+    fn home(&self, word: u64) -> usize {
+        let hash = (word ^ (word >> 32)).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        (hash >> 32) as usize & (self.slots.len() - 1)
+    }
+
+    #[inline(always)]
+    fn find(&mut self, word: u64) -> u32 {
+        let mut at = self.home(word);
+        loop {
+            let (known, next) = self.slots[at];
+            if next == 0 {
+                self.words.push(word);
+                self.slots[at] = (word, self.words.len() as u32);
+                return self.words.len() as u32 - 1;
+            }
+            if known == word {
+                return next - 1;
+            }
+            at = (at + 1) & (self.slots.len() - 1);
+        }
+    }
+
+    /// Doubles the table until so many more words leave half of it free.
+    fn make_room(&mut self, more: usize) {
+        let wanted = (2 * (self.words.len() + more)).next_power_of_two();
+        if wanted > self.slots.len() {
+            self.slots = vec![(0, 0); wanted];
+            for word in std::mem::take(&mut self.words) {
+                self.find(word);
+            }
+        }
+    }
+}
 
 impl Texts {
     /// The number of each string. At most `u32::MAX - 1` distinct strings can be told apart; who calls sees to it by
@@ -133,6 +213,20 @@ mod tests {
     use super::*;
 
     proptest! {
+        #[test]
+        fn words_are_numbered_as_they_come(words in prop::collection::vec(prop_oneof![0u64..50, any::<u64>()], 0..400)) {
+            let mut interned = Words::default();
+            let mut expected: HashMap<u64, u32> = HashMap::new();
+            for words in words.chunks(150) {
+                for (&word, number) in words.iter().zip(interned.intern(words.iter().copied())) {
+                    let next = expected.len() as u32;
+                    prop_assert_eq!(number, *expected.entry(word).or_insert(next));
+                    prop_assert_eq!(interned.words()[number as usize], word);
+                }
+            }
+            prop_assert_eq!(interned.len(), expected.len());
+        }
+
         #[test]
         fn numbers_are_those_of_first_coming(
             batches in prop::collection::vec(prop::collection::vec("[ab]{0,6}", 0..200), 1..5)

@@ -3,17 +3,18 @@
 use std::sync::Arc;
 
 use datafusion::arrow::array::{
-    Array, ArrayRef, AsArray, BinaryViewArray, StringArrayType, StringViewArray, UInt32Array, new_empty_array,
+    Array, ArrayRef, AsArray, BinaryViewArray, Int64Array, StringArrayType, StringViewArray, UInt32Array, UInt64Array,
+    new_empty_array,
 };
 use datafusion::arrow::compute::{cast, take};
-use datafusion::arrow::datatypes::{DataType, Field, Schema};
+use datafusion::arrow::datatypes::{DataType, Field, Int64Type, Schema, UInt64Type};
 use datafusion::arrow::row::{RowConverter, SortField};
 use datafusion::common::{Result, exec_err, internal_datafusion_err, internal_err};
 use datafusion::logical_expr::EmitTo;
 use datafusion::physical_plan::aggregates::group_values::{GroupValues, new_group_values};
 use datafusion::physical_plan::aggregates::order::GroupOrdering;
 
-use crate::kernels::intern::Texts;
+use crate::kernels::intern::{Texts, Words};
 
 /// Gives each distinct id a number, in the order in which they come.
 pub struct Interner {
@@ -25,6 +26,8 @@ pub struct Interner {
 
 /// The distinct ids so far.
 enum Distinct {
+    /// Of whole numbers of 64 bits, with or without a sign.
+    Words(Words),
     /// Of strings and bytes.
     Texts(Texts),
     /// Of any type that can be grouped.
@@ -34,7 +37,9 @@ enum Distinct {
 impl Interner {
     /// For ids of this type.
     pub fn try_new(data_type: &DataType) -> Result<Self> {
-        let ids = if data_type.is_string() || data_type.is_binary() {
+        let ids = if matches!(data_type, DataType::Int64 | DataType::UInt64) {
+            Distinct::Words(Words::default())
+        } else if data_type.is_string() || data_type.is_binary() {
             Distinct::Texts(Texts::default())
         } else {
             let schema = Arc::new(Schema::new(vec![Field::new("id", data_type.clone(), true)]));
@@ -46,6 +51,10 @@ impl Interner {
     /// The number of each of these ids.
     pub fn intern(&mut self, ids: &ArrayRef) -> Result<Vec<u32>> {
         let codes = match &mut self.ids {
+            Distinct::Words(words) => match ids.data_type() {
+                DataType::Int64 => words.intern(ids.as_primitive::<Int64Type>().values().iter().map(|&id| id as u64)),
+                _ => words.intern(ids.as_primitive::<UInt64Type>().values().iter().copied()),
+            },
             Distinct::Texts(texts) => texts.intern(&texts_of(ids)?),
             Distinct::Groups(groups, scratch) => {
                 scratch.clear();
@@ -65,6 +74,7 @@ impl Interner {
     /// The number of distinct ids.
     pub fn distinct(&self) -> usize {
         match &self.ids {
+            Distinct::Words(words) => words.len(),
             Distinct::Texts(texts) => texts.len(),
             Distinct::Groups(groups, _) => groups.len(),
         }
@@ -72,7 +82,11 @@ impl Interner {
 
     /// The distinct ids by number, and how often each came.
     pub fn finish(self) -> Result<(ArrayRef, Vec<u32>)> {
-        let ids = match self.ids {
+        let ids: ArrayRef = match self.ids {
+            Distinct::Words(words) if self.data_type == DataType::Int64 => {
+                Arc::new(Int64Array::from_iter_values(words.words().iter().map(|&word| word as i64)))
+            }
+            Distinct::Words(words) => Arc::new(UInt64Array::from_iter_values(words.words().iter().copied())),
             Distinct::Texts(texts) => texts_to_array(&texts, &self.data_type)?,
             // Some kinds of groups cannot give out what they never held.
             Distinct::Groups(groups, _) if groups.is_empty() => new_empty_array(&self.data_type),
@@ -84,6 +98,7 @@ impl Interner {
     /// The bytes it holds.
     pub fn size(&self) -> usize {
         match &self.ids {
+            Distinct::Words(words) => words.allocated(),
             Distinct::Texts(texts) => texts.allocated(),
             Distinct::Groups(groups, _) => groups.size(),
         }

@@ -82,7 +82,7 @@ impl Search<'_> {
     }
 
     fn on_disk(&self, mut rows: Rows) -> Result<(Candidates, Numbering)> {
-        let similarity = self.timed("matrix_time", || {
+        let mut similarity = self.timed("matrix_time", || {
             for chunk in &mut rows.chunks {
                 chunk.spill(&self.resources.disk)?;
             }
@@ -104,7 +104,6 @@ impl Search<'_> {
             let prepare = || Similarity::prepare(file, offsets, bounds, rows.features, self.settings);
             self.pool.install(prepare).map_err(from_kernel)
         })?;
-        let mut similarity = similarity;
         let candidates = self.pool.install(|| similarity.candidate_bytes()).map_err(from_kernel)?;
         let bounds = self.fit(similarity.offsets(), |bounds| {
             rows.fixed + candidates + self.search_bytes(similarity.offsets(), bounds, rows.features)
@@ -149,7 +148,7 @@ impl Search<'_> {
             // Halving blocks that are rows already, or nothing beside the rest, gains nothing.
             if most <= largest(offsets, &bounds) / 2 || most < 1024 {
                 return Err(DataFusionError::ResourcesExhausted(format!(
-                    "neighbors needs at least {} MB for {} entities, even block by block; raise the memory limit or lower k",
+                    "neighbors needs at least {} MB for {} entities, even block by block; a lower k needs less",
                     needed.div_ceil(1_000_000),
                     offsets.len() - 1
                 )));
