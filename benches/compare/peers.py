@@ -122,8 +122,8 @@ def duckdb_join(differ: str, pairs: str, folder: str, out: str, k: int, threads:
     connection.execute(SELF_JOIN.format(differ=differ, pairs=pairs, folder=folder, out=out, k=k))
 
 
-# What our functions do, in DuckDB's words, but for groups whose deviations have a median of 0, where robust_bounds goes by the mean:
-# said exactly, that costs DuckDB more than the rest of the step. The tables agree then, row for row.
+# What our functions do, in DuckDB's words, but for groups whose deviations have a median of 0, where robust_bounds goes
+# by the mean: said exactly, that slows DuckDB down. The tables agree then, row for row.
 MACROS = r"""
 CREATE MACRO normalize_text(t) AS
   trim(regexp_replace(replace(lower(strip_accents(t)), '''', ''), '[^\p{L}\p{N}]+', ' ', 'g'));
