@@ -34,10 +34,17 @@ const AT_ONCE: usize = 64;
 /// Distinct words of 64 bits, numbered.
 #[derive(Debug, Default)]
 pub struct Words {
+    /// The number plus one of each small word, 0 for one that has not come: what most registers count by needs no hash.
+    small: Vec<u32>,
     /// Open addressing with linear probing; at most half of the slots are taken. A word, and its number plus one.
     slots: Vec<(u64, u32)>,
+    /// How many slots are taken.
+    hashed: usize,
     words: Vec<u64>,
 }
+
+/// Words below this may have their number looked up by themselves.
+const SMALL: u64 = 1 << 20;
 
 impl Words {
     /// The number of each word. At most `u32::MAX - 1` distinct words can be told apart; who calls sees to it by
@@ -47,9 +54,13 @@ impl Words {
         let mut left = words;
         while left.len() > 0 {
             let some = left.clone().take(AT_ONCE);
-            self.make_room(some.len());
-            some.clone().for_each(|word| prefetch(std::slice::from_ref(&self.slots[self.home(word)])));
-            numbers.extend(some.map(|word| self.find(word)));
+            self.make_room(some.clone());
+            if some.clone().all(|word| word < self.small.len() as u64) {
+                numbers.extend(some.map(|word| self.find_small(word)));
+            } else {
+                some.clone().for_each(|word| prefetch(std::slice::from_ref(&self.slots[self.home(word)])));
+                numbers.extend(some.map(|word| self.find(word)));
+            }
             left.by_ref().take(AT_ONCE).for_each(drop);
         }
         numbers
@@ -72,7 +83,8 @@ impl Words {
 
     /// The bytes that it holds.
     pub fn allocated(&self) -> usize {
-        self.slots.capacity() * size_of::<(u64, u32)>() + self.words.capacity() * size_of::<u64>()
+        let small = self.small.capacity() * size_of::<u32>();
+        small + self.slots.capacity() * size_of::<(u64, u32)>() + self.words.capacity() * size_of::<u64>()
     }
 
     /// Where the search for a word begins (Fibonacci hashing, which spreads words that follow each other).
@@ -83,12 +95,26 @@ impl Words {
     }
 
     #[inline(always)]
+    fn find_small(&mut self, word: u64) -> u32 {
+        let next = &mut self.small[word as usize];
+        if *next == 0 {
+            self.words.push(word);
+            *next = self.words.len() as u32;
+        }
+        *next - 1
+    }
+
+    #[inline(always)]
     fn find(&mut self, word: u64) -> u32 {
+        if word < self.small.len() as u64 {
+            return self.find_small(word);
+        }
         let mut at = self.home(word);
         loop {
             let (known, next) = self.slots[at];
             if next == 0 {
                 self.words.push(word);
+                self.hashed += 1;
                 self.slots[at] = (word, self.words.len() as u32);
                 return self.words.len() as u32 - 1;
             }
@@ -99,14 +125,20 @@ impl Words {
         }
     }
 
-    /// Doubles the table until so many more words leave half of it free.
-    fn make_room(&mut self, more: usize) {
-        let wanted = (2 * (self.words.len() + more)).next_power_of_two();
-        if wanted > self.slots.len() {
-            self.slots = vec![(0, 0); wanted];
-            for word in std::mem::take(&mut self.words) {
-                self.find(word);
-            }
+    /// Makes the tables large enough for these words.
+    fn make_room(&mut self, more: impl ExactSizeIterator<Item = u64> + Clone) {
+        let largest = more.clone().filter(|word| *word < SMALL).max().map_or(0, |word| word as usize + 1);
+        let small = self.small.len().max(largest.next_power_of_two() * usize::from(largest > 0));
+        let hashed = self.hashed + more.filter(|word| *word >= small as u64).count();
+        let slots = (2 * hashed).next_power_of_two() * usize::from(hashed > 0);
+        if small == self.small.len() && slots <= self.slots.len() {
+            return;
+        }
+        self.small = vec![0; small];
+        self.slots = vec![(0, 0); slots.max(self.slots.len())];
+        self.hashed = 0;
+        for word in std::mem::take(&mut self.words) {
+            self.find(word);
         }
     }
 }
@@ -123,11 +155,14 @@ impl Texts {
                 *hash = self.hash(text);
                 prefetch(std::slice::from_ref(&self.slots[self.home(*hash)]));
             }
-            for hash in &hashes[..texts.len()] {
-                let slot = self.slots[self.home(*hash)];
-                if slot.next != 0 {
-                    prefetch(self.get(slot.next as usize - 1));
-                }
+            // The string that each is most likely: first where it ends, then what it is.
+            let mut likely = [0usize; AT_ONCE];
+            for (number, hash) in likely.iter_mut().zip(&hashes[..texts.len()]) {
+                *number = (self.slots[self.home(*hash)].next as usize).saturating_sub(1);
+                prefetch(self.ends.get(number.saturating_sub(1)..=*number).unwrap_or_default());
+            }
+            for &number in likely[..texts.len()].iter().filter(|number| **number < self.ends.len()) {
+                prefetch(self.get(number));
             }
             numbers.extend(texts.iter().zip(hashes).map(|(text, hash)| self.find(text, hash)));
         }
@@ -214,7 +249,9 @@ mod tests {
 
     proptest! {
         #[test]
-        fn words_are_numbered_as_they_come(words in prop::collection::vec(prop_oneof![0u64..50, any::<u64>()], 0..400)) {
+        fn words_are_numbered_as_they_come(
+            words in prop::collection::vec(prop_oneof![0u64..50, 0u64..5000, any::<u64>()], 0..400)
+        ) {
             let mut interned = Words::default();
             let mut expected: HashMap<u64, u32> = HashMap::new();
             for words in words.chunks(150) {

@@ -5,10 +5,12 @@ const LINE: usize = 64;
 /// Asks for all cache lines of a slice. It changes no result, and does nothing on processors without a known hint.
 #[inline(always)]
 pub fn prefetch<T>(slice: &[T]) {
-    let bytes = size_of_val(slice);
+    // From the line's beginning, or the last line would be missed where the slice does not begin with one.
+    let before = slice.as_ptr().addr() % LINE;
+    let first = slice.as_ptr().wrapping_byte_sub(before);
     let mut at = 0;
-    while at < bytes {
-        line(slice.as_ptr().wrapping_byte_add(at).cast());
+    while at < before + size_of_val(slice) {
+        line(first.wrapping_byte_add(at).cast());
         at += LINE;
     }
 }

@@ -16,7 +16,7 @@ use datafusion::execution::memory_pool::MemoryReservation;
 use futures::StreamExt;
 use tokio::sync::Mutex;
 
-use super::ids::{Interner, Numbering, Space};
+use super::ids::{Interner, Numbering, Space, value_type};
 use super::spill::{Spill, from_kernel};
 use crate::kernels::Error;
 use crate::kernels::csr::{self, Csr};
@@ -278,7 +278,7 @@ impl Reader {
         let rows = columns.first().map_or(0, |column| column.len());
         self.reserve(rows)?;
         for (planned, ids) in self.columns.types.iter().zip(columns) {
-            if planned != ids.data_type() {
+            if *planned != value_type(ids.data_type()) {
                 return internal_err!("ids are {} where {planned} was planned", ids.data_type());
             }
         }

@@ -1,10 +1,11 @@
 //! Ids of any type, interned to compact numbers that do not depend on the order of input.
 
+use std::num::NonZeroU32;
 use std::sync::Arc;
 
 use datafusion::arrow::array::{
-    Array, ArrayRef, AsArray, BinaryViewArray, Int64Array, StringArrayType, StringViewArray, UInt32Array, UInt64Array,
-    new_empty_array,
+    AnyDictionaryArray, Array, ArrayRef, AsArray, BinaryViewArray, Int64Array, StringArrayType, StringViewArray,
+    UInt32Array, UInt64Array, new_empty_array,
 };
 use datafusion::arrow::compute::{cast, take};
 use datafusion::arrow::datatypes::{DataType, Field, Int64Type, Schema, UInt64Type};
@@ -22,6 +23,14 @@ pub struct Interner {
     ids: Distinct,
     /// How often each id came.
     counts: Vec<u32>,
+    dictionary: Dictionary,
+}
+
+/// The values of the dictionary that came last, with the number of each that was met; usually the next batch has it too.
+#[derive(Default)]
+struct Dictionary {
+    values: Option<ArrayRef>,
+    numbers: Vec<Option<NonZeroU32>>,
 }
 
 /// The distinct ids so far.
@@ -45,11 +54,45 @@ impl Interner {
             let schema = Arc::new(Schema::new(vec![Field::new("id", data_type.clone(), true)]));
             Distinct::Groups(new_group_values(schema, &GroupOrdering::None)?, Vec::new())
         };
-        Ok(Self { data_type: data_type.clone(), ids, counts: Vec::new() })
+        Ok(Self { data_type: data_type.clone(), ids, counts: Vec::new(), dictionary: Dictionary::default() })
     }
 
-    /// The number of each of these ids.
+    /// The number of each of these ids, which may be keys of a dictionary of ids.
     pub fn intern(&mut self, ids: &ArrayRef) -> Result<Vec<u32>> {
+        let codes = match ids.as_any_dictionary_opt() {
+            Some(ids) => self.intern_keys(ids)?,
+            None => self.intern_values(ids)?,
+        };
+        self.counts.resize(self.distinct(), 0);
+        let counts = &mut self.counts[..];
+        codes.iter().for_each(|&code| counts[code as usize] += 1);
+        Ok(codes)
+    }
+
+    /// Looks up each value of the dictionary that occurs, and no value twice.
+    fn intern_keys(&mut self, ids: &dyn AnyDictionaryArray) -> Result<Vec<u32>> {
+        if ids.is_empty() {
+            return Ok(Vec::new());
+        }
+        let keys = ids.normalized_keys();
+        let mut known = std::mem::take(&mut self.dictionary);
+        if !known.values.as_ref().is_some_and(|values| values.to_data().ptr_eq(&ids.values().to_data())) {
+            known = Dictionary { values: Some(Arc::clone(ids.values())), numbers: vec![None; ids.values().len()] };
+        }
+        let mut new = vec![false; known.numbers.len()];
+        keys.iter().for_each(|&key| new[key] = known.numbers[key].is_none());
+        let new: Vec<u32> = (0..).zip(new).filter_map(|(key, new)| new.then_some(key)).collect();
+        let values = take(ids.values(), &UInt32Array::from(new.clone()), None)?;
+        for (key, number) in new.into_iter().zip(self.intern_values(&values)?) {
+            known.numbers[key as usize] = NonZeroU32::new(number + 1);
+        }
+        let number = |key: &usize| known.numbers[*key].map_or(0, |number| number.get() - 1);
+        let numbers = keys.iter().map(number).collect();
+        self.dictionary = known;
+        Ok(numbers)
+    }
+
+    fn intern_values(&mut self, ids: &ArrayRef) -> Result<Vec<u32>> {
         let codes = match &mut self.ids {
             Distinct::Words(words) => match ids.data_type() {
                 DataType::Int64 => words.intern(ids.as_primitive::<Int64Type>().values().iter().map(|&id| id as u64)),
@@ -65,9 +108,6 @@ impl Interner {
         if self.distinct() >= u32::MAX as usize {
             return exec_err!("more than {} distinct ids", u32::MAX - 1);
         }
-        self.counts.resize(self.distinct(), 0);
-        let counts = &mut self.counts[..];
-        codes.iter().for_each(|&code| counts[code as usize] += 1);
         Ok(codes)
     }
 
@@ -97,18 +137,27 @@ impl Interner {
 
     /// The bytes it holds.
     pub fn size(&self) -> usize {
-        match &self.ids {
+        let ids = match &self.ids {
             Distinct::Words(words) => words.allocated(),
             Distinct::Texts(texts) => texts.allocated(),
             Distinct::Groups(groups, _) => groups.size(),
-        }
+        };
+        ids + self.dictionary.numbers.capacity() * size_of::<u32>()
+    }
+}
+
+/// The type of ids themselves, where they may be given by keys of a dictionary.
+pub fn value_type(ids: &DataType) -> DataType {
+    match ids {
+        DataType::Dictionary(_, values) => values.as_ref().clone(),
+        other => other.clone(),
     }
 }
 
 /// The bytes of an array of strings or bytes without NULLs.
 fn texts_of(ids: &ArrayRef) -> Result<Vec<&[u8]>> {
     fn strings<'a>(values: impl StringArrayType<'a>) -> Vec<&'a [u8]> {
-        values.iter().flatten().map(str::as_bytes).collect()
+        (0..values.len()).map(|row| values.value(row).as_bytes()).collect()
     }
     Ok(match ids.data_type() {
         DataType::Utf8 => strings(ids.as_string::<i32>()),

@@ -5,6 +5,7 @@ use datafusion::common::{Column, Result, plan_err};
 use datafusion::logical_expr::{Expr, ExprSchemable, LogicalPlan, LogicalPlanBuilder, cast};
 
 use super::arguments::nearest;
+use super::ids::value_type;
 
 /// The relation given for one argument, and the columns chosen from it so far.
 pub struct Input {
@@ -69,10 +70,7 @@ impl Input {
 
     /// The type of a column of ids, its values where it is a dictionary.
     pub fn id_type(&self, column: usize) -> DataType {
-        match self.plan.schema().field(column).data_type() {
-            DataType::Dictionary(_, values) => values.as_ref().clone(),
-            other => other.clone(),
-        }
+        value_type(self.plan.schema().field(column).data_type())
     }
 
     /// The type of a column as it is.
@@ -98,7 +96,8 @@ impl Input {
     /// Reads a column as ids of this type.
     pub fn choose_id(&mut self, column: usize, as_type: &DataType) -> Result<()> {
         let expr = self.column(column);
-        if self.data_type(column) == *as_type {
+        // Of a dictionary only the values that occur are looked at, so it stays one.
+        if self.id_type(column) == *as_type {
             self.chosen.push(expr);
             return Ok(());
         }

@@ -13,6 +13,7 @@ use datafusion::logical_expr::{Documentation, LogicalPlan};
 use self::build::{Parts, RecommendTask, Settings};
 use super::arguments::Arguments;
 use super::collect::Columns;
+use super::ids::value_type;
 use super::input::Input;
 use super::neighbors::on_null;
 use super::node::OperatorNode;
@@ -86,21 +87,14 @@ pub(super) struct IdTypes {
 }
 
 impl IdTypes {
-    fn values(data_type: &DataType) -> DataType {
-        match data_type {
-            DataType::Dictionary(_, values) => values.as_ref().clone(),
-            other => other.clone(),
-        }
-    }
-
     /// The type in which users are interned.
     pub fn user_values(&self) -> DataType {
-        Self::values(&self.user)
+        value_type(&self.user)
     }
 
     /// The type in which items are interned.
     pub fn item_values(&self) -> DataType {
-        Self::values(&self.item)
+        value_type(&self.item)
     }
 }
 
