@@ -12,6 +12,7 @@ pub mod metric;
 pub mod prefetch;
 pub mod product;
 pub mod robust;
+pub mod rows;
 pub mod scoring;
 pub mod search;
 pub mod similarity;

@@ -3,18 +3,23 @@
 //! For a row of A the kernel walks its entries `(x, a)` and, for each, the entries `(j, b)` of row `x` of B, adding to
 //! one cell per column `j` (Gustavson 1978).
 
+use super::Error;
 use super::cells::Cell;
 use super::csr::{Csr, entry};
 use super::prefetch::prefetch;
+use super::rows::Rows;
 
 /// Cuts the rows of `A · B` into blocks of about equal work, `blocks` of them unless `most_rows` makes for more;
 /// returns where each begins and where the last ends.
-pub fn blocks(a: &Csr, b: &Csr, most_rows: usize, blocks: usize) -> Vec<usize> {
-    let work = |row: usize| -> usize {
+pub fn blocks(a: &Rows, b: &Csr, most_rows: usize, blocks: usize) -> Result<Vec<usize>, Error> {
+    let mut work = Vec::with_capacity(a.len());
+    for first in (0..a.len()).step_by(ROWS_AT_ONCE) {
+        let range = first..(first + ROWS_AT_ONCE).min(a.len());
+        let rows = a.read(range.clone())?;
         // A row costs something even if it meets nothing.
-        1 + a.row(row).iter().map(|&e| b.row_len(entry::column(e) as usize)).sum::<usize>()
-    };
-    let work: Vec<usize> = (0..a.rows()).map(work).collect();
+        let of_row = |row| 1 + rows.row(row).iter().map(|&e| b.row_len(entry::column(e) as usize)).sum::<usize>();
+        work.extend(range.map(of_row));
+    }
     let most_work = work.iter().sum::<usize>() / blocks.max(1);
     let mut bounds = vec![0];
     let (mut rows, mut done) = (0, 0);
@@ -27,11 +32,13 @@ pub fn blocks(a: &Csr, b: &Csr, most_rows: usize, blocks: usize) -> Vec<usize> {
         }
     }
     if rows > 0 {
-        bounds.push(a.rows());
+        bounds.push(a.len());
     }
-    bounds
+    Ok(bounds)
 }
 
+/// Rows that are read together where only their lengths matter.
+const ROWS_AT_ONCE: usize = 1024;
 /// How many rows of B are fetched ahead.
 const AHEAD: usize = 4;
 /// Cells that are looked at together.

@@ -7,9 +7,11 @@
 use std::ops::Range;
 use std::sync::Arc;
 
+use super::Error;
 use super::cells::{Cell, SingleDot, Weighted};
 use super::csr::{Csr, entry};
 use super::product::RowProduct;
+use super::rows::{Rows, RowsRead};
 use super::topk::TopK;
 
 /// Which of the two tables holds the similarities, by whose absolute sum a normalised score is divided.
@@ -25,7 +27,7 @@ pub enum Side {
 #[derive(Debug)]
 pub struct Scoring {
     /// Users by links.
-    pub a: Csr,
+    pub a: Rows,
     /// Links by items, without items that are recommended to nobody.
     pub b: Csr,
     /// Where the similarities are.
@@ -39,9 +41,9 @@ pub struct Scoring {
     /// Whether items of the user's own history are left out.
     pub exclude_seen: bool,
     /// Users by items that are not recommended to them.
-    pub exclude: Option<Csr>,
+    pub exclude: Option<Rows>,
     /// If given, users by the only items that are recommended to them.
-    pub candidates: Option<Csr>,
+    pub candidates: Option<Rows>,
     /// The place of each item among the sorted ids.
     pub item_order: Vec<u32>,
     /// The place of each link among the sorted ids.
@@ -68,7 +70,7 @@ pub struct Recommendations {
 impl Scoring {
     /// The number of users.
     pub fn users(&self) -> usize {
-        self.a.rows()
+        self.a.len()
     }
 
     /// The number of items.
@@ -76,30 +78,26 @@ impl Scoring {
         self.item_order.len()
     }
 
-    /// Users by items they have seen.
-    fn history(&self) -> &Csr {
-        match self.side {
-            Side::Items => &self.a,
-            Side::Users => &self.b,
-        }
-    }
-
     /// The bytes it holds.
     pub fn bytes(&self) -> usize {
-        let masks = self.exclude.iter().chain(&self.candidates).map(Csr::bytes).sum::<usize>();
+        let masks = self.exclude.iter().chain(&self.candidates).map(Rows::bytes).sum::<usize>();
         let orders = (self.item_order.len() + self.link_order.len()) * size_of::<u32>();
         self.a.bytes() + self.b.bytes() + masks + orders
     }
 
     /// Cuts the users into blocks of about equal work and at most `most_rows` users; returns where each begins and
     /// where the last ends.
-    pub fn blocks(&self, most_rows: usize, blocks: usize) -> Vec<usize> {
+    pub fn blocks(&self, most_rows: usize, blocks: usize) -> Result<Vec<usize>, Error> {
         super::product::blocks(&self.a, &self.b, most_rows, blocks)
     }
 
-    /// The bytes that the scorer of one thread will hold.
-    pub fn scorer_bytes(&self) -> usize {
-        RowProduct::<Weighted<true>>::bytes_for(self.items()) + self.items() * (size_of::<f32>() + size_of::<u32>())
+    /// The bytes that the scorer of one thread will hold, with these blocks.
+    pub fn scorer_bytes(&self, blocks: &[usize]) -> usize {
+        let tables = || [Some(&self.a), self.exclude.as_ref(), self.candidates.as_ref()].into_iter().flatten();
+        let entries = |block: &[usize]| tables().map(|table| table.entries_of(block[0]..block[1])).sum::<usize>();
+        let read = blocks.windows(2).map(entries).max().unwrap_or(0) * size_of::<u64>();
+        let items = self.items();
+        read + RowProduct::<Weighted<true>>::bytes_for(items) + items * (size_of::<f32>() + size_of::<u32>())
     }
 
     /// A scorer with its own cells, for one thread.
@@ -115,7 +113,7 @@ impl Scoring {
 /// Finds the recommendations of ranges of users.
 pub trait Score: Send {
     /// Appends the recommendations of each user in the range to `found`.
-    fn score(&mut self, users: Range<usize>, found: &mut Recommendations);
+    fn score(&mut self, users: Range<usize>, found: &mut Recommendations) -> Result<(), Error>;
 }
 
 struct Scorer<C, F> {
@@ -142,16 +140,20 @@ impl<C: Cell<f32>, F: Fn(C) -> (f32, f32)> Scorer<C, F> {
         }
     }
 
-    fn score_user(&mut self, user: usize, found: &mut Recommendations) {
+    fn score_user(&mut self, user: usize, tables: &Tables<'_>, found: &mut Recommendations) {
         let input = &*self.input;
-        let links = input.a.row(user);
+        let links = tables.a.row(user);
         let work = self.product.add(links, &input.b);
         found.work += work;
-        if let Some(exclude) = &input.exclude {
+        if let Some(exclude) = &tables.exclude {
             self.product.forget(exclude.row(user));
         }
         if input.exclude_seen {
-            self.product.forget(input.history().row(user));
+            // Users by items they have seen.
+            self.product.forget(match input.side {
+                Side::Items => links,
+                Side::Users => input.b.row(user),
+            });
         }
         let (parts, divisors) = (&self.parts, &mut self.divisor);
         let best = std::cell::RefCell::new(&mut self.best);
@@ -169,7 +171,7 @@ impl<C: Cell<f32>, F: Fn(C) -> (f32, f32)> Scorer<C, F> {
             }
             best.borrow_mut().push(sum / divisor, item, &input.item_order);
         };
-        if let Some(candidates) = &input.candidates {
+        if let Some(candidates) = &tables.candidates {
             self.product.visit(candidates.row(user), offer);
             self.product.take(links, work, &input.b, |_| true, |_, _| {});
         } else {
@@ -187,15 +189,29 @@ impl<C: Cell<f32>, F: Fn(C) -> (f32, f32)> Scorer<C, F> {
             found.rank.push(at as i32 + 1);
         }
         if input.reasons > 0 {
-            self.links.find(input, user, &found.item[first..], &self.divisor, &mut found.reasons);
+            self.links.find(input, links, &found.item[first..], &self.divisor, &mut found.reasons);
         }
     }
 }
 
 impl<C: Cell<f32>, F: Fn(C) -> (f32, f32) + Send> Score for Scorer<C, F> {
-    fn score(&mut self, users: Range<usize>, found: &mut Recommendations) {
-        users.for_each(|user| self.score_user(user, found));
+    fn score(&mut self, users: Range<usize>, found: &mut Recommendations) -> Result<(), Error> {
+        let input = Arc::clone(&self.input);
+        let tables = Tables {
+            a: input.a.read(users.clone())?,
+            exclude: input.exclude.as_ref().map(|table| table.read(users.clone())).transpose()?,
+            candidates: input.candidates.as_ref().map(|table| table.read(users.clone())).transpose()?,
+        };
+        users.for_each(|user| self.score_user(user, &tables, found));
+        Ok(())
     }
+}
+
+/// What is looked up by user, for a block of users.
+struct Tables<'a> {
+    a: RowsRead<'a>,
+    exclude: Option<RowsRead<'a>>,
+    candidates: Option<RowsRead<'a>>,
 }
 
 /// Finds what made each winner, by a second walk over the user's row that looks at winners only.
@@ -209,7 +225,7 @@ impl Links {
     fn find(
         &mut self,
         input: &Scoring,
-        user: usize,
+        row: &[u64],
         winners: &[u32],
         divisors: &[f32],
         reasons: &mut Vec<Vec<(u32, f32)>>,
@@ -220,7 +236,7 @@ impl Links {
         }
         let first = reasons.len();
         reasons.resize_with(first + winners.len(), Vec::new);
-        for &e in input.a.row(user) {
+        for &e in row {
             let link = entry::column(e);
             for &o in input.b.row(link as usize) {
                 let item = entry::column(o) as usize;

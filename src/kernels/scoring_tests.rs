@@ -10,6 +10,7 @@ use proptest::prelude::*;
 use super::*;
 
 use crate::metric::{Metric, Settings};
+use crate::rows::Rows;
 use crate::similarity::Similarity;
 use crate::topk::Candidates;
 use crate::weighting::Weighting;
@@ -81,15 +82,15 @@ impl Case {
         }
         let pairs = |listed: &Option<Listed>| listed.as_ref().and_then(|listed| listed.pairs(items));
         Arc::new(Scoring {
-            a,
+            a: a.into(),
             b,
             side: self.side,
             k: self.k,
             normalize: self.normalize,
             reasons: self.reasons,
             exclude_seen: self.exclude_seen,
-            exclude: pairs(&self.exclude),
-            candidates: pairs(&self.candidates),
+            exclude: pairs(&self.exclude).map(Rows::from),
+            candidates: pairs(&self.candidates).map(Rows::from),
             item_order: self.item_order.clone(),
             link_order: link_order.clone(),
         })
@@ -186,7 +187,7 @@ fn csr(table: &Table, weighted: bool) -> Csr {
 
 fn score_all(scoring: &Arc<Scoring>) -> Recommendations {
     let mut found = Recommendations::default();
-    scoring.scorer().score(0..scoring.users(), &mut found);
+    scoring.scorer().score(0..scoring.users(), &mut found).unwrap();
     found
 }
 
@@ -270,14 +271,14 @@ proptest! {
     #[test]
     fn blocks_do_not_show(case in cases(), most_rows in 1usize..=15, blocks in 1usize..=8) {
         let scoring = case.scoring();
-        let bounds = scoring.blocks(most_rows, blocks);
+        let bounds = scoring.blocks(most_rows, blocks).unwrap();
         prop_assert_eq!((bounds[0], bounds.last().copied()), (0, Some(scoring.users())));
         // Two scorers in turn, as two threads would share the blocks.
         let mut scorers = [scoring.scorer(), scoring.scorer()];
         let mut joined = Recommendations::default();
         for (at, pair) in bounds.windows(2).enumerate() {
             prop_assert!(pair[0] < pair[1] && pair[1] - pair[0] <= most_rows, "{bounds:?}");
-            scorers[at % 2].score(pair[0]..pair[1], &mut joined);
+            scorers[at % 2].score(pair[0]..pair[1], &mut joined).unwrap();
         }
         prop_assert_eq!(joined, score_all(&scoring));
     }
@@ -330,7 +331,7 @@ fn the_third_user_is_recommended_the_one_unseen_item() {
     }
     case.reasons = 5;
     let mut found = Recommendations::default();
-    case.scoring().scorer().score(2..3, &mut found);
+    case.scoring().scorer().score(2..3, &mut found).unwrap();
     assert_eq!((&found.user[..], &found.item[..], &found.rank[..]), (&[2][..], &[0][..], &[1][..]));
     // 5 · 15 / sqrt(41 · 34) for item 1002, then 1 · 8 / sqrt(41 · 5) for item 1003.
     let [(1, first), (2, second)] = found.reasons[0][..] else { panic!("{:?}", found.reasons) };

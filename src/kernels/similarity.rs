@@ -4,8 +4,7 @@
 //! were put aside, so that what a search holds at once is the columns of one block and the rows of another. Neither
 //! blocks nor threads show in the result.
 
-use std::fmt::Debug;
-use std::ops::{Deref, Range};
+use std::ops::Range;
 
 use rayon::prelude::*;
 
@@ -14,49 +13,9 @@ use super::block::{Block, Cells, MOST_ROWS};
 use super::cells::{Counted, Moments};
 use super::csr::{Csr, PIECE_ENTRIES, entry, pieces, pieces_mut};
 use super::metric::{Metric, Settings};
+use super::rows::Entries;
 use super::topk::{Candidates, Floor};
 use super::weighting::{self, ColumnMeans, Steps, Terms, Weighting};
-
-/// Where the entries of rows are kept: in memory, or in a file.
-///
-/// Behind a pointer, so that the search is compiled once, here.
-pub trait Entries: Debug + Send + Sync {
-    /// The entries of a range.
-    fn read(&self, range: Range<usize>) -> Result<Words<'_>, Error>;
-
-    /// Changes the entries of a range.
-    fn update(&mut self, range: Range<usize>, change: &mut dyn FnMut(&mut [u64])) -> Result<(), Error>;
-}
-
-/// Entries in memory: where they are kept, or read from where they are kept.
-pub enum Words<'a> {
-    /// Those that are kept.
-    Kept(&'a [u64]),
-    /// Those that were read.
-    Read(Box<dyn Deref<Target = [u64]> + Send + Sync>),
-}
-
-impl Deref for Words<'_> {
-    type Target = [u64];
-
-    fn deref(&self) -> &[u64] {
-        match self {
-            Self::Kept(words) => words,
-            Self::Read(words) => words,
-        }
-    }
-}
-
-impl Entries for Vec<u64> {
-    fn read(&self, range: Range<usize>) -> Result<Words<'_>, Error> {
-        Ok(Words::Kept(&self[range]))
-    }
-
-    fn update(&mut self, range: Range<usize>, change: &mut dyn FnMut(&mut [u64])) -> Result<(), Error> {
-        change(&mut self[range]);
-        Ok(())
-    }
-}
 
 /// The narrowest encoding that holds all prepared weights exactly.
 #[derive(Debug, Clone, Copy, PartialEq)]

@@ -4,7 +4,7 @@
 //! [`planner`] finds the operator by name, the operator's own module reads the arguments ([`arguments`]) into a
 //! [`node::Task`], which stands in the logical plan as a [`node::OperatorNode`] and in the physical plan as an
 //! [`exec::OperatorExec`]. The task collects its inputs once into compact indices ([`collect`], [`ids`]), with what finds
-//! no memory put aside ([`spill`]), and every output partition then hands out its own share of what a kernel finds.
+//! no memory put aside ([`spill`], [`sorted`]), and every output partition then hands out its own share of what a kernel finds.
 //!
 //! [`write`] and [`row_number`] are not named in SQL: the one publishes tables, the other stands in for DataFusion's window
 //! operator where it is slow.
@@ -21,6 +21,7 @@ pub mod node;
 pub mod planner;
 pub mod recommend;
 pub mod row_number;
+pub mod sorted;
 pub mod spill;
 pub mod write;
 

@@ -14,7 +14,7 @@ use datafusion::execution::SpillFile;
 use datafusion::execution::disk_manager::DiskManager;
 
 use crate::kernels::Error;
-use crate::kernels::similarity::{Entries, Words};
+use crate::kernels::rows::{Entries, Words};
 
 /// A temporary file that is gone when this is dropped.
 pub struct Spill {
@@ -101,6 +101,10 @@ impl Entries for Spill {
         let mut numbers = self.read::<u64>(place(range.start), range.len())?;
         change(numbers.0.typed_data_mut());
         Ok(self.write(place(range.start), numbers.values::<u64>())?)
+    }
+
+    fn bytes(&self) -> usize {
+        0
     }
 }
 

@@ -201,29 +201,51 @@ fn a_memory_limit_does_not_show() {
     let rows = "SELECT value % 1999 AS item, value * 7919 % 20011 AS u, 1 + value % 9 * 0.37 AS w FROM generate_series(1, 600000)";
     for settings in ["metric => 'cosine'", "metric => 'pearson'", "metric => 'adjusted_cosine'", "weighting => 'bm25'"]
     {
-        let call = format!("SELECT * FROM neighbors(({rows}), {settings}, k => 7)");
-        let ask = |query: &str, threads: &str, memory: &str| {
-            run(&["sql", "--threads", threads, "--memory-limit", memory, "--format", "json", "-c", query]).ok().stdout
-        };
-        // Sorted here, since sorting in SQL wants memory as well.
-        let rows = |threads: &str, memory: &str| {
-            let answer = ask(&call, threads, memory);
-            let mut rows: Vec<String> = answer.lines().map(str::to_owned).collect();
-            rows.sort();
-            rows
-        };
-        let expected = rows("2", "10G");
-        assert!(expected.len() > 1999, "{expected:?}");
-        for threads in ["1", "3"] {
-            assert!(rows(threads, "11M") == expected, "{settings} with {threads} threads differs");
-        }
-        let explained = ask(&format!("EXPLAIN ANALYZE {call}"), "3", "11M");
-        let blocks = explained.split_once(" blocks=").map(|(_, rest)| rest.split([',', ']']).next());
-        assert!(matches!(blocks, Some(Some(count)) if count != "1"), "{explained}");
+        cut_within(&format!("SELECT * FROM neighbors(({rows}), {settings}, k => 7)"), "11M");
     }
-    // The lists of neighbors themselves have to fit.
-    let call = format!("SELECT * FROM neighbors(({rows}), k => 1999)");
-    let refused = run(&["sql", "--threads", "2", "--memory-limit", "8M", "-c", &call]);
+    let history = "SELECT value * 7919 % 20011 AS user_id, value % 1999 AS item_id, 1 + value % 9 * 0.37 AS weight FROM generate_series(1, 1200000)";
+    let similar = "SELECT value % 1999 AS id, value * 31 % 1999 AS neighbor_id, value % 17 * 0.1 AS score FROM generate_series(1, 30000)";
+    let users = "SELECT value % 20011 AS id, value * 31 % 20011 AS neighbor_id, value % 17 * 0.1 AS score FROM generate_series(1, 60000)";
+    let pairs = "SELECT value % 20011 AS user_id, value * 3 % 1999 AS item_id FROM generate_series(1, 90000)";
+    let lists = |neighbors: &str| format!("SELECT * FROM recommend(history => ({history}), {neighbors}, k => 3)");
+    cut_within(&lists(&format!("item_neighbors => ({similar}), exclude => ({pairs}), explain => 2")), "9M");
+    cut_within(&lists(&format!("item_neighbors => ({similar}), candidates => ({pairs}), normalize => true")), "9M");
+    same_within(&lists(&format!("user_neighbors => ({users}), exclude => (SELECT 7)")), "16M");
+    // What cannot be cut has to fit: the lists of neighbors, and the table that users' rows are multiplied with.
+    refused_within(&format!("SELECT * FROM neighbors(({rows}), k => 1999)"), "8M", "neighbors needs at least");
+    refused_within(&lists(&format!("user_neighbors => ({users})")), "9M", "recommend needs at least");
+}
+
+fn ask(query: &str, threads: &str, memory: &str) -> String {
+    run(&["sql", "--threads", threads, "--memory-limit", memory, "--format", "json", "-c", query]).ok().stdout
+}
+
+/// Asks with so much memory and with plenty, by one and by three threads: the rows are the same.
+fn same_within(call: &str, memory: &str) {
+    // Sorted here, since sorting in SQL wants memory as well.
+    let rows = |threads: &str, memory: &str| {
+        let answer = ask(call, threads, memory);
+        let mut rows: Vec<String> = answer.lines().map(str::to_owned).collect();
+        rows.sort();
+        rows
+    };
+    let expected = rows("2", "10G");
+    assert!(expected.len() > 1999, "{expected:?}");
+    for threads in ["1", "3"] {
+        assert!(rows(threads, memory) == expected, "{call} with {threads} threads differs");
+    }
+}
+
+/// Less memory makes for several blocks.
+fn cut_within(call: &str, memory: &str) {
+    same_within(call, memory);
+    let explained = ask(&format!("EXPLAIN ANALYZE {call}"), "3", memory);
+    let blocks = explained.split_once(" blocks=").map(|(_, rest)| rest.split([',', ']']).next());
+    assert!(matches!(blocks, Some(Some(count)) if count != "1"), "{explained}");
+}
+
+fn refused_within(call: &str, memory: &str, reason: &str) {
+    let refused = run(&["sql", "--threads", "2", "--memory-limit", memory, "-c", call]);
     assert_eq!(refused.code, 1);
-    assert!(refused.stderr.contains("neighbors needs at least"), "{}", refused.stderr);
+    assert!(refused.stderr.contains(reason), "{}", refused.stderr);
 }

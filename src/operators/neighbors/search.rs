@@ -21,7 +21,8 @@ use crate::kernels::weighting::Weighting;
 use crate::operators::collect::{Chunk, LARGEST_WEIGHT, matrix, number};
 use crate::operators::ids::Numbering;
 use crate::operators::node::Resources;
-use crate::operators::spill::{Spill, from_kernel};
+use crate::operators::sorted::{fit, largest, offsets_of, spill_rows};
+use crate::operators::spill::from_kernel;
 
 /// The types of ids.
 pub(super) struct Types {
@@ -90,14 +91,7 @@ impl Search<'_> {
             let bounds = self.fit(&rows.offsets, |bounds| {
                 rows.fixed + chunks + self.build_bytes(&rows, largest(&rows.offsets, bounds))
             })?;
-            let mut file = Spill::try_new(&self.resources.disk, "sorted rows")?;
-            let mut offsets = vec![0];
-            for range in bounds.windows(2) {
-                let matrix = self.build(&rows, range[0]..range[1])?;
-                let first = offsets[range[0]];
-                offsets.extend(matrix.offsets[1..].iter().map(|offset| first + offset));
-                file.append(&matrix.entries)?;
-            }
+            let (file, offsets) = spill_rows(&self.resources.disk, &bounds, |range| self.build(&rows, range))?;
             rows.chunks.clear();
             self.count("entries", offsets[offsets.len() - 1]);
             let file = Box::new(file);
@@ -136,25 +130,14 @@ impl Search<'_> {
         Ok(candidates)
     }
 
-    /// Cuts rows into the largest blocks for which the pool gives the bytes that they need.
     fn fit(&self, offsets: &[usize], needs: impl Fn(&[usize]) -> usize) -> Result<Vec<usize>> {
-        let mut most = offsets.last().copied().unwrap_or(0).max(1);
-        loop {
-            let bounds = blocks(offsets, MOST_ROWS, most.min(u32::MAX as usize));
-            let needed = needs(&bounds);
-            if self.resources.memory.try_resize(needed).is_ok() {
-                return Ok(bounds);
+        let fitted = fit(&self.resources.memory, offsets, ("neighbors", "entities"), needs);
+        fitted.map_err(|error| match error {
+            DataFusionError::ResourcesExhausted(text) => {
+                DataFusionError::ResourcesExhausted(format!("{text}; a lower k needs less"))
             }
-            // Halving blocks that are rows already, or nothing beside the rest, gains nothing.
-            if most <= largest(offsets, &bounds) / 2 || most < 1024 {
-                return Err(DataFusionError::ResourcesExhausted(format!(
-                    "neighbors needs at least {} MB for {} entities, even block by block; a lower k needs less",
-                    needed.div_ceil(1_000_000),
-                    offsets.len() - 1
-                )));
-            }
-            most /= 2;
-        }
+            other => other,
+        })
     }
 
     /// The bytes that sorting so many rows takes.
@@ -178,22 +161,13 @@ impl Search<'_> {
     }
 }
 
-/// The number of entries of the largest block.
-fn largest(offsets: &[usize], bounds: &[usize]) -> usize {
-    bounds.windows(2).map(|block| offsets[block[1]] - offsets[block[0]]).max().unwrap_or(0)
-}
-
 impl Rows {
     fn number(chunks: Vec<Chunk>, types: &Types) -> Result<Self> {
         let mut tables = [chunks];
         let entities = number(&mut tables, &[(0, ENTITY)], &types.ids[ENTITY], &types.out)?;
         let features = number(&mut tables, &[(0, FEATURE)], &types.ids[FEATURE], &types.ids[FEATURE])?.ids.len();
         let [chunks] = tables;
-        let mut offsets = vec![0];
-        offsets.extend(entities.counts.iter().scan(0, |end, count| {
-            *end += *count as usize;
-            Some(*end)
-        }));
+        let offsets = offsets_of(&entities.counts);
         let per_entity = 2 * size_of::<usize>() + size_of::<f64>() + 2 * size_of::<u32>();
         let fixed = entities.ids.get_array_memory_size() + entities.ids.len() * per_entity;
         Ok(Self { chunks, entities, features, offsets, fixed })

@@ -1,9 +1,10 @@
 //! From histories and neighbors to a scoring, and from its findings to rows.
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use datafusion::arrow::array::{ArrayRef, Float32Array, Int32Array, ListArray, StructArray, UInt32Array};
+use datafusion::arrow::array::{Array, ArrayRef, Float32Array, Int32Array, ListArray, StructArray, UInt32Array};
 use datafusion::arrow::buffer::OffsetBuffer;
 use datafusion::arrow::compute::take;
 use datafusion::arrow::datatypes::{DataType, Field, Fields, Schema, SchemaRef};
@@ -16,10 +17,13 @@ use datafusion::physical_plan::metrics::MetricBuilder;
 
 use super::IdTypes;
 use crate::kernels::csr::Csr;
+use crate::kernels::rows::Rows;
 use crate::kernels::scoring::{Recommendations, Score, Scoring, Side};
 use crate::operators::collect::{Chunk, Columns, collect, matrix, number};
 use crate::operators::ids::Numbering;
 use crate::operators::node::{BLOCKS_PER_THREAD, Built, Resources, Task, Worker, rows_per_block};
+use crate::operators::sorted::{fit, largest, offsets_of, spill_rows};
+use crate::operators::spill::from_kernel;
 
 /// The settings of a call.
 #[derive(Debug, Clone, Copy)]
@@ -108,9 +112,19 @@ impl Task for RecommendTask {
     }
 
     async fn build(&self, inputs: Vec<SendableRecordBatchStream>, resources: Resources) -> Result<Arc<dyn Built>> {
-        let mut tables = Vec::new();
+        let Resources { threads, disk, memory, .. } = &resources;
+        let mut tables: Vec<Vec<Chunk>> = Vec::new();
         for (stream, columns) in inputs.into_iter().zip(&self.columns) {
-            tables.push(collect(stream, columns, resources.threads, &resources.memory, None).await?);
+            // The next table wants room, too: those before it stay in memory while that is as much as they take.
+            let held = memory.size();
+            if memory.try_grow(held).is_ok() {
+                memory.shrink(held);
+            } else {
+                for chunk in tables.iter_mut().flatten() {
+                    memory.shrink(chunk.spill(disk)?);
+                }
+            }
+            tables.push(collect(stream, columns, *threads, memory, Some(Arc::clone(disk))).await?);
         }
         let (types, settings, parts, schema) = (self.types.clone(), self.settings, self.parts, self.schema());
         let build = move || Lists::build(tables, &types, settings, parts, schema, resources);
@@ -139,56 +153,123 @@ impl Lists {
         resources: Resources,
     ) -> Result<Self> {
         let pool = resources.pool()?;
-        let Resources { memory, metrics, threads, .. } = resources;
         let columns_of = |kind: Kind| columns_of(kind, settings.side, parts);
         let users = number(&mut tables, &columns_of(Kind::User), &types.user_values(), &types.user)?;
         let items = number(&mut tables, &columns_of(Kind::Item), &types.item_values(), &types.item)?;
-        let (user_count, item_count) = (users.ids.len(), items.ids.len());
-        let entries: usize = tables.iter().flatten().map(Chunk::rows).sum();
-        memory.try_grow(Csr::bytes_for(user_count.max(item_count), entries))?;
-        let matrix =
-            |table: usize, rows: usize, columns: usize| pool.install(|| matrix(&tables[table], 0, 1, 0..rows, columns));
-        let history = matrix(HISTORY, user_count, item_count)?;
-        let similar_rows = if settings.side == Side::Items { item_count } else { user_count };
-        let neighbors = matrix(NEIGHBORS, similar_rows, similar_rows)?;
-        let (a, mut b, link_order) = match settings.side {
-            Side::Items => (history, neighbors, items.order.clone()),
-            Side::Users => (neighbors, history, users.order.clone()),
+        let ids = users.ids.get_array_memory_size() + items.ids.get_array_memory_size();
+        let mut matrices = Matrices {
+            tables: &mut tables,
+            users: users.ids.len(),
+            items: items.ids.len(),
+            offsets: offsets_of(&users.counts),
+            fixed: ids + users.ids.len() * 2 * size_of::<u64>(),
+            blocks: None,
+            pool: &pool,
+            resources: &resources,
         };
+        let (first, second) = match settings.side {
+            Side::Items => (HISTORY, NEIGHBORS),
+            Side::Users => (NEIGHBORS, HISTORY),
+        };
+        let pairs = |part: Option<(usize, bool)>| part.filter(|(_, pairs)| *pairs).map(|(table, _)| table);
+        let (exclude, candidates) = (pairs(parts.exclude), pairs(parts.candidates));
+        let by_user: Vec<usize> = [Some(first), exclude, candidates].into_iter().flatten().collect();
+        matrices.make_room(second, &by_user)?;
+        let (link_order, links) = match settings.side {
+            Side::Items => (items.order.clone(), items.ids.len()),
+            Side::Users => (users.order.clone(), users.ids.len()),
+        };
+        let mut b = matrices.matrix(second, 0..links, items.ids.len())?;
         // What holds for all users need not be looked up for each.
         for (part, kept) in [(parts.exclude, false), (parts.candidates, true)] {
             if let Some((table, false)) = part {
-                let mut named = vec![false; item_count];
-                for chunk in &tables[table] {
-                    chunk.each_number(0, |item| named[item as usize] = true)?;
-                }
+                let named = matrices.named_items(table)?;
                 b.retain_columns(|item| named[item as usize] == kept);
             }
         }
-        let pairs = |part: Option<(usize, bool)>| {
-            part.filter(|(_, pairs)| *pairs).map(|(table, _)| matrix(table, user_count, item_count)).transpose()
-        };
-        let (exclude, candidates) = (pairs(parts.exclude)?, pairs(parts.candidates)?);
         let scoring = Arc::new(Scoring {
-            a,
+            a: matrices.rows(first, links)?,
             b,
             side: settings.side,
             k: settings.k,
             normalize: settings.normalize,
             reasons: settings.reasons,
             exclude_seen: settings.exclude_seen,
-            exclude,
-            candidates,
+            exclude: exclude.map(|table| matrices.rows(table, items.ids.len())).transpose()?,
+            candidates: candidates.map(|table| matrices.rows(table, items.ids.len())).transpose()?,
             item_order: items.order.clone(),
             link_order,
         });
+        let blocks = matrices.blocks.as_ref().map_or(1, |bounds| bounds.len() - 1);
+        let Resources { memory, metrics, threads, .. } = resources;
         let count = |name: &'static str, value| MetricBuilder::new(&metrics).counter(name, 0).add(value);
-        count("users", user_count);
-        count("items", item_count);
+        count("users", users.ids.len());
+        count("items", items.ids.len());
+        count("blocks", blocks);
         drop(tables);
-        memory.try_resize(scoring.bytes())?;
-        let bounds = scoring.blocks(rows_per_block(settings.k), threads * BLOCKS_PER_THREAD);
+        memory.try_resize(ids + scoring.bytes())?;
+        let bounds = scoring.blocks(rows_per_block(settings.k), threads * BLOCKS_PER_THREAD).map_err(from_kernel)?;
         Ok(Self { scoring, users, items, bounds, schema, _memory: memory })
+    }
+}
+
+/// Makes matrices of numbered tables: in memory where there is room for all of them. Else those whose rows are users go to
+/// files, sorted a block of users at a time, and are read from there by whoever scores these users.
+struct Matrices<'a> {
+    tables: &'a mut Vec<Vec<Chunk>>,
+    users: usize,
+    items: usize,
+    /// Where each user's entries would begin if those of all tables were in one.
+    offsets: Vec<usize>,
+    /// The bytes of ids and of what is kept for each.
+    fixed: usize,
+    /// Blocks of users, where rows go to files.
+    blocks: Option<Vec<usize>>,
+    pool: &'a rayon::ThreadPool,
+    resources: &'a Resources,
+}
+
+impl Matrices<'_> {
+    /// Reserves what the matrices need: the one that is looked up by links, and those looked up by users.
+    fn make_room(&mut self, by_link: usize, by_user: &[usize]) -> Result<()> {
+        let held = |tables: &[Vec<Chunk>]| tables.iter().flatten().map(Chunk::bytes).sum::<usize>();
+        let rows = |table: usize| self.tables[table].iter().map(Chunk::rows).sum::<usize>();
+        let cursors = self.resources.threads * self.users.max(self.items) * size_of::<u32>();
+        let fixed = self.fixed + cursors + Csr::bytes_for(self.users.max(self.items), rows(by_link));
+        let whole = by_user.iter().map(|&table| Csr::bytes_for(self.users, rows(table))).sum::<usize>();
+        if self.resources.memory.try_resize(held(self.tables) + fixed + whole).is_ok() {
+            return Ok(());
+        }
+        for chunk in self.tables.iter_mut().flatten() {
+            chunk.spill(&self.resources.disk)?;
+        }
+        let fixed = held(self.tables) + fixed + by_user.len() * self.offsets.len() * size_of::<usize>();
+        let needs = |bounds: &[usize]| fixed + largest(&self.offsets, bounds) * size_of::<u64>();
+        self.blocks = Some(fit(&self.resources.memory, &self.offsets, ("recommend", "users"), needs)?);
+        Ok(())
+    }
+
+    fn matrix(&self, table: usize, rows: Range<usize>, columns: usize) -> Result<Csr> {
+        self.pool.install(|| matrix(&self.tables[table], 0, 1, rows, columns))
+    }
+
+    /// The rows of users in a table.
+    fn rows(&self, table: usize, columns: usize) -> Result<Rows> {
+        let Some(blocks) = &self.blocks else {
+            return Ok(self.matrix(table, 0..self.users, columns)?.into());
+        };
+        let build = |rows| self.matrix(table, rows, columns);
+        let (file, offsets) = spill_rows(&self.resources.disk, blocks, build)?;
+        Ok(Rows::new(Box::new(file), offsets))
+    }
+
+    /// Which items a table of items names.
+    fn named_items(&self, table: usize) -> Result<Vec<bool>> {
+        let mut named = vec![false; self.items];
+        for chunk in &self.tables[table] {
+            chunk.each_number(0, |item| named[item as usize] = true)?;
+        }
+        Ok(named)
     }
 }
 
@@ -221,7 +302,7 @@ impl Built for Lists {
     }
 
     fn worker_bytes(&self) -> usize {
-        self.scoring.scorer_bytes()
+        self.scoring.scorer_bytes(&self.bounds)
     }
 
     fn worker(self: Arc<Self>) -> Box<dyn Worker> {
@@ -239,7 +320,8 @@ impl Worker for ListWorker {
     fn run(&mut self, block: usize) -> Result<(RecordBatch, usize)> {
         let lists = &*self.lists;
         let mut found = Recommendations::default();
-        self.scorer.score(lists.bounds[block]..lists.bounds[block + 1], &mut found);
+        let users = lists.bounds[block]..lists.bounds[block + 1];
+        self.scorer.score(users, &mut found).map_err(from_kernel)?;
         if found.score.iter().any(|score| !score.is_finite()) {
             return exec_err!("recommend: scores leave the range of Float32; scale the weights or the scores down");
         }
