@@ -257,6 +257,9 @@ impl<'a, C: Copy + Default, N: Copy, F: Fn(C, N, N) -> f64> Searcher<'a, C, N, F
             false => (pass.block.rows(), None),
         };
         let work = self.cells.add(row, positions, pass.block);
+        if work == 0 {
+            return;
+        }
         self.work += work;
         let scorer = &mut self.scorer;
         scorer.own_floor = found.floor(i);
@@ -334,16 +337,21 @@ impl<N: Copy, F> Scorer<'_, N, F> {
                 }
             }
             let own = self.own_floor;
-            let mut any = false;
-            for (score, other_place) in scores.iter().zip(&order[range.clone()]) {
-                any |= own.admits(*score, *other_place);
+            let mut admitted = [false; CELLS_AT_ONCE];
+            for ((admitted, score), other_place) in admitted.iter_mut().zip(&scores).zip(&order[range.clone()]) {
+                *admitted = own.admits(*score, *other_place);
             }
             let floors = self.floor_scores[range.clone()].iter().zip(&self.floor_places[range]);
-            for (other, (&score, &floor_place)) in others.iter().zip(floors) {
-                any |= Floor { score, place: floor_place }.admits(*other, place);
+            for ((admitted, other), (&score, &floor_place)) in admitted.iter_mut().zip(&others).zip(floors) {
+                *admitted |= Floor { score, place: floor_place }.admits(*other, place);
             }
-            if any {
-                (0..cells.len()).for_each(|at| self.offer(i, first + at, scores[at], others[at]));
+            for (eight, admitted) in admitted.as_chunks::<8>().0.iter().enumerate() {
+                // One test for what is mostly nothing.
+                if u64::from_ne_bytes(admitted.map(u8::from)) != 0 {
+                    for at in (0..8).filter(|at| admitted[*at]).map(|at| 8 * eight + at) {
+                        self.offer(i, first + at, scores[at], others[at]);
+                    }
+                }
             }
         }
     }

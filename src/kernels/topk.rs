@@ -85,6 +85,13 @@ impl TopK {
 
     /// Offers all pairs of another selection, which is empty and starts anew with scores of at least `least` after it.
     pub fn absorb(&mut self, other: &mut Self, order: &[u32], least: f32) {
+        other.cut(order);
+        if self.buffer.is_empty() {
+            // Most rows are met once; their lists take no more room than they need.
+            self.buffer = other.buffer.to_vec();
+            self.floor = other.floor;
+            other.buffer.clear();
+        }
         other.buffer.drain(..).for_each(|(score, column)| self.push(score, column, order));
         other.floor = Floor::least(least);
     }
