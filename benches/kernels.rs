@@ -6,7 +6,7 @@ use std::sync::atomic::AtomicBool;
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use lakeside::kernels::cells::SingleDot;
 use lakeside::kernels::csr::{Csr, Slices};
-use lakeside::kernels::metric::{Metric, Settings};
+use lakeside::kernels::metric::{Exponents, Metric, Settings};
 use lakeside::kernels::product::RowProduct;
 use lakeside::kernels::similarity::Similarity;
 use lakeside::kernels::topk::Candidates;
@@ -81,6 +81,7 @@ fn similarity(criterion: &mut Criterion) {
             weighting,
             alpha: 0.5,
             beta: 0.5,
+            walk: Exponents::default(),
         };
         let index = Similarity::new(matrix.clone(), settings).expect("memory can be read");
         let search = || {

@@ -3,18 +3,24 @@
 //! Nothing here knows Arrow arrays, DataFusion, async or I/O, so every kernel can be tested and measured alone.
 //! Rows and columns are compact indices (`u32`); who owns the ids behind them is the caller's business.
 
+pub mod als;
 pub mod block;
 pub mod cells;
+pub mod cpu;
 pub mod csr;
+pub mod ease;
 pub mod intern;
 pub mod lists;
 pub mod metric;
+pub mod nearest;
 pub mod prefetch;
 pub mod product;
+pub mod ranking;
 pub mod robust;
 pub mod rows;
 pub mod scoring;
 pub mod search;
+pub mod simd;
 pub mod similarity;
 pub mod text;
 pub mod topk;

@@ -9,7 +9,7 @@ use proptest::prelude::*;
 
 use super::*;
 
-use crate::metric::{Metric, Settings};
+use crate::metric::{Exponents, Metric, Settings};
 use crate::rows::Rows;
 use crate::similarity::Similarity;
 use crate::topk::Candidates;
@@ -322,6 +322,7 @@ fn the_third_user_is_recommended_the_one_unseen_item() {
         weighting,
         alpha,
         beta,
+        walk: Exponents::default(),
     };
     let by_item = (0..3).map(|item| case.history.iter().map(|user| user[item]).collect()).collect();
     let found = Candidates::new(2, vec![0, 1, 2], settings.least());

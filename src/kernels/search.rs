@@ -2,6 +2,7 @@
 //!
 //! Each pair of entities is summed and scored once, and offered to both of its ends.
 
+use std::marker::PhantomData;
 use std::sync::Mutex;
 use std::sync::PoisonError;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
@@ -9,9 +10,11 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
 use super::Error;
 use super::block::{Block, Cells};
 use super::cells::{Cell, Count, Counted, Dot, Moments, Value, WholeDot};
-use super::metric::Metric;
+use super::cpu::{Cpu, Work};
+use super::metric::{Exponents, Metric};
 use super::similarity::{Encoding, Similarity};
 use super::topk::{Candidates, Floor, TopK};
+use super::weighting::divisor;
 
 impl Similarity {
     /// Offers to `found` the neighbors of all entities; returns the multiply-adds done. Works on all threads of the
@@ -26,6 +29,10 @@ impl Similarity {
         let h = self.settings.shrink;
         let (alpha, beta) = (self.settings.alpha, self.settings.beta);
         let features = self.features;
+        if let Some(Exponents { a, c, .. }) = self.settings.exponents() {
+            let degrees: Vec<[f64; 2]> = self.norm.iter().map(|&d| [divisor(d, a), divisor(d, c)]).collect();
+            return run.dots(&degrees, a == c, |dot, i: [f64; 2], j: [f64; 2]| dot * i[0] * j[1]);
+        }
         match self.settings.metric {
             Metric::Cosine | Metric::CenteredCosine | Metric::AdjustedCosine => {
                 run.dots(&self.norm, true, move |dot, a, b| at_most_one(dot / (a * b + h)))
@@ -47,6 +54,7 @@ impl Similarity {
             Metric::Tversky => run.counts(alpha == beta, move |c, a, b| c / (c + alpha * (a - c) + beta * (b - c) + h)),
             Metric::Overlap => run.counts(true, |c, _, _| c),
             Metric::Lift => run.counts(true, move |c, a, b| c * features / (a * b + h)),
+            Metric::Walk | Metric::P3alpha | Metric::Rp3beta | Metric::Gfcf => Err("a walk without exponents".into()),
         }
     }
 }
@@ -64,42 +72,6 @@ struct Run<'a> {
     found: &'a Candidates,
     stop: &'a AtomicBool,
     cpu: Cpu,
-}
-
-/// The instructions by which scores are computed, many at a time.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub enum Cpu {
-    /// Those of every processor.
-    Any,
-    /// 256 bits at a time.
-    #[cfg(target_arch = "x86_64")]
-    Avx2,
-    /// 512 bits at a time.
-    #[cfg(target_arch = "x86_64")]
-    Avx512,
-}
-
-impl Cpu {
-    /// All that this processor can do, the widest last.
-    pub fn available() -> Vec<Self> {
-        let mut found = vec![Self::Any];
-        #[cfg(target_arch = "x86_64")]
-        {
-            if is_x86_feature_detected!("avx2") {
-                found.push(Self::Avx2);
-            }
-            let wide = is_x86_feature_detected!("avx512f") && is_x86_feature_detected!("avx512bw");
-            if wide && is_x86_feature_detected!("avx512dq") && is_x86_feature_detected!("avx512vl") {
-                found.push(Self::Avx512);
-            }
-        }
-        found
-    }
-
-    /// The widest that this processor can do.
-    pub fn detect() -> Self {
-        *Self::available().last().unwrap_or(&Self::Any)
-    }
 }
 
 impl Run<'_> {
@@ -280,39 +252,31 @@ impl<'a, C: Copy + Default, N: Copy, F: Fn(C, N, N) -> f64> Searcher<'a, C, N, F
     }
 }
 
+/// The scoring of the pairs of one entity.
+struct Scoring<'s, 'a, N, F, C, V> {
+    scorer: &'s mut Scorer<'a, N, F>,
+    i: usize,
+    first: usize,
+    cells: &'s [C],
+    value: PhantomData<V>,
+}
+
+impl<N: Copy, V, C: Cell<V>, F: Fn(C, N, N) -> f64> Work for Scoring<'_, '_, N, F, C, V> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run(self) {
+        self.scorer.score_cells(self.i, self.first, self.cells);
+    }
+}
+
 impl<N: Copy, F> Scorer<'_, N, F> {
     /// Scores the pairs of i with as many entities from `first` on as there are cells, and offers what may win.
     fn score_all<V, C: Cell<V>>(&mut self, i: usize, first: usize, cells: &[C])
     where
         F: Fn(C, N, N) -> f64,
     {
-        match self.run.cpu {
-            // SAFETY: `Cpu` names these only where the processor was found to have them.
-            #[cfg(target_arch = "x86_64")]
-            Cpu::Avx512 => unsafe { self.score_avx512(i, first, cells) },
-            // SAFETY: as above.
-            #[cfg(target_arch = "x86_64")]
-            Cpu::Avx2 => unsafe { self.score_avx2(i, first, cells) },
-            Cpu::Any => self.score_cells(i, first, cells),
-        }
-    }
-
-    #[cfg(target_arch = "x86_64")]
-    #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
-    fn score_avx512<V, C: Cell<V>>(&mut self, i: usize, first: usize, cells: &[C])
-    where
-        F: Fn(C, N, N) -> f64,
-    {
-        self.score_cells(i, first, cells);
-    }
-
-    #[cfg(target_arch = "x86_64")]
-    #[target_feature(enable = "avx2")]
-    fn score_avx2<V, C: Cell<V>>(&mut self, i: usize, first: usize, cells: &[C])
-    where
-        F: Fn(C, N, N) -> f64,
-    {
-        self.score_cells(i, first, cells);
+        self.run.cpu.run(Scoring { scorer: self, i, first, cells, value: PhantomData::<V> });
     }
 
     #[inline(always)]

@@ -12,10 +12,10 @@ use super::Error;
 use super::block::{Block, Cells, MOST_ROWS};
 use super::cells::{Counted, Moments};
 use super::csr::{Csr, PIECE_ENTRIES, entry, pieces, pieces_mut};
-use super::metric::{Metric, Settings};
+use super::metric::{Exponents, Metric, Settings};
 use super::rows::Entries;
 use super::topk::{Candidates, Floor};
-use super::weighting::{self, ColumnMeans, Steps, Terms, Weighting};
+use super::weighting::{self, ColumnMeans, Degrees, Steps, Terms, Weighting, degree};
 
 /// The narrowest encoding that holds all prepared weights exactly.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -42,7 +42,8 @@ pub struct Similarity {
     pub(super) columns: usize,
     /// How many features occur.
     pub(super) features: f64,
-    /// Euclidean norm of each entity's row, squared for `euclidean`; the size of its set for metrics that ignore weights.
+    /// Euclidean norm of each entity's row, squared for `euclidean`; the size of its set for metrics that ignore weights; its
+    /// degree for walks.
     pub(super) norm: Vec<f64>,
     pub(super) encoding: Encoding,
 }
@@ -93,6 +94,12 @@ impl Similarity {
             return Ok(prepared);
         }
         prepared.weigh()?;
+        if let Some(exponents) = settings.exponents() {
+            let degrees = prepared.walk(exponents)?;
+            prepared.measure()?;
+            prepared.norm = degrees;
+            return Ok(prepared);
+        }
         match settings.metric {
             Metric::CenteredCosine | Metric::Pearson => prepared.update_rows(&weighting::centre)?,
             Metric::AdjustedCosine => {
@@ -198,6 +205,22 @@ impl Similarity {
                 self.update_rows(&|row| terms.weigh(row))
             }
         }
+    }
+
+    /// Divides weights by powers of their features' degrees: each end of a pair by the root of what their product is to be
+    /// divided by. Returns the degrees of entities.
+    fn walk(&mut self, exponents: Exponents) -> Result<Vec<f64>, Error> {
+        let mut features = Degrees::new(self.columns);
+        let mut degrees = Vec::with_capacity(self.entities());
+        self.each_row(|row| {
+            features.add(row);
+            degrees.push(degree(row));
+        })?;
+        if exponents.b != 0.0 || exponents.weight != 1.0 {
+            features.finish(exponents.b / 2.0);
+            self.update_rows(&|row| features.divide(row, exponents.weight))?;
+        }
+        Ok(degrees)
     }
 
     /// Takes the norms of rows and finds the encoding.

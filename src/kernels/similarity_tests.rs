@@ -7,7 +7,7 @@ use proptest::prelude::*;
 
 use super::*;
 
-use crate::search::Cpu;
+use crate::cpu::Cpu;
 
 /// The weights of an entity, one place per feature. A stored 0 is a feature that the entity has, None is not.
 type Row<T> = Vec<Option<T>>;
@@ -53,7 +53,10 @@ impl Case {
 
     /// The question once for each metric.
     fn each_metric(&self) -> impl Iterator<Item = Settings> {
-        Metric::NAMES.into_iter().map(move |(_, metric)| Settings { metric, ..self.settings })
+        let weights = || self.rows.iter().flatten().flatten();
+        let signed = self.weighted && weights().any(|weight| *weight < 0.0);
+        let metrics = Metric::NAMES.into_iter().filter(move |(_, metric)| !(signed && metric.is_walk()));
+        metrics.map(move |(_, metric)| Settings { metric, ..self.settings })
     }
 }
 
@@ -109,7 +112,8 @@ fn settings(entities: usize) -> impl Strategy<Value = Settings> {
     (1..=entities, shrink, threshold, 1u32..=3, weighting, exponent.clone(), exponent).prop_map(
         |(k, shrink, threshold, min_overlap, weighting, alpha, beta)| {
             let metric = Metric::Cosine;
-            Settings { metric, k, shrink, threshold, min_overlap, max_features: None, weighting, alpha, beta }
+            let walk = Exponents { a: alpha, b: 0.7, c: beta, weight: 1.0 };
+            Settings { metric, k, shrink, threshold, min_overlap, max_features: None, weighting, alpha, beta, walk }
         },
     )
 }
@@ -122,9 +126,9 @@ fn cases() -> impl Strategy<Value = Case> {
         });
         let rows = prop::collection::vec(prop::collection::vec(cell, features), entities);
         let order = Just((0..entities as u32).collect::<Vec<u32>>()).prop_shuffle();
-        (rows, order, settings(entities)).prop_map(move |(mut rows, order, settings)| {
-            // BM25 weighs counts; with negative ones its denominator may be 0.
-            if settings.weighting == Weighting::Bm25 {
+        (rows, order, settings(entities), any::<bool>()).prop_map(move |(mut rows, order, settings, positive)| {
+            // BM25 weighs counts; with negative ones its denominator may be 0. Walks know no negative weights either.
+            if settings.weighting == Weighting::Bm25 || positive {
                 rows.iter_mut().flatten().flatten().for_each(|weight| *weight = weight.abs());
             }
             Case { rows, weighted, order, settings }
@@ -184,7 +188,14 @@ fn weighed(rows: &[Row<f64>], weighting: Weighting) -> Vec<Row<f64>> {
 }
 
 /// The score of two rows, whether or not they may be neighbors; NaN where it is not defined.
-fn formula(a: &[Option<f64>], b: &[Option<f64>], features: f64, settings: &Settings) -> f64 {
+fn formula(a: &[Option<f64>], b: &[Option<f64>], features: f64, degrees: &[f64], settings: &Settings) -> f64 {
+    if let Some(walk) = settings.exponents() {
+        let paths = a.iter().zip(b).zip(degrees).filter_map(|((x, y), d)| Some(((*x)?, (*y)?, *d)));
+        let step =
+            |(x, y, d): (f64, f64, f64)| if x * y == 0.0 { 0.0 } else { (x * y).powf(walk.weight) / d.powf(walk.b) };
+        let sum = paths.map(step).sum::<f64>();
+        return if sum == 0.0 { 0.0 } else { sum / total(a).powf(walk.a) / total(b).powf(walk.c) };
+    }
     let common: Vec<(f64, f64)> = a.iter().zip(b).filter_map(|(x, y)| (*x).zip(*y)).collect();
     let dot: f64 = common.iter().map(|(x, y)| x * y).sum();
     let (c, h) = (common.len() as f64, settings.shrink);
@@ -205,6 +216,7 @@ fn formula(a: &[Option<f64>], b: &[Option<f64>], features: f64, settings: &Setti
             let differences = a.iter().zip(b).map(|(x, y)| x.unwrap_or(0.0) - y.unwrap_or(0.0));
             1.0 / (1.0 + differences.map(|d| d * d).sum::<f64>().sqrt() + h)
         }
+        Metric::Walk | Metric::P3alpha | Metric::Rp3beta | Metric::Gfcf => unreachable!("walks have exponents"),
     }
 }
 
@@ -217,11 +229,13 @@ fn definition(rows: &[Row<f32>], settings: &Settings) -> Vec<Row<f64>> {
         Metric::AdjustedCosine => flipped(&centred(&flipped(&exact))),
         _ => exact,
     };
-    let features = flipped(&exact).iter().filter(|column| size(column) > 0.0).count() as f64;
+    let columns = flipped(&exact);
+    let features = columns.iter().filter(|column| size(column) > 0.0).count() as f64;
+    let degrees: Vec<f64> = columns.iter().map(|column| total(column)).collect();
     let score = |i: usize, j: usize| {
         let common = exact[i].iter().zip(&exact[j]).filter(|(x, y)| x.is_some() && y.is_some()).count();
         let possible = i != j && common >= settings.min_overlap as usize;
-        possible.then(|| formula(&exact[i], &exact[j], features, settings)).filter(|score| !score.is_nan())
+        possible.then(|| formula(&exact[i], &exact[j], features, &degrees, settings)).filter(|score| !score.is_nan())
     };
     (0..rows.len()).map(|i| (0..rows.len()).map(|j| score(i, j)).collect()).collect()
 }
@@ -271,6 +285,9 @@ fn check(case: &Case, asked: &Settings) -> Checked {
 
 fn is_symmetric(settings: &Settings) -> bool {
     let Settings { metric, alpha, beta, .. } = *settings;
+    if let Some(walk) = settings.exponents() {
+        return walk.a == walk.c;
+    }
     (metric != Metric::AsymmetricCosine || alpha == 0.5) && (metric != Metric::Tversky || alpha == beta)
 }
 
@@ -339,6 +356,7 @@ fn plain(metric: Metric) -> Settings {
         weighting,
         alpha: 0.5,
         beta: 1.0,
+        walk: Exponents::default(),
     }
 }
 

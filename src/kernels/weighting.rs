@@ -113,6 +113,48 @@ impl ColumnMeans {
     }
 }
 
+/// The degree of each column: the sum of its entries.
+#[derive(Debug)]
+pub struct Degrees {
+    sums: Vec<f64>,
+}
+
+impl Degrees {
+    /// Nothing known yet of rows over this many columns.
+    pub fn new(columns: usize) -> Self {
+        Self { sums: vec![0.0; columns] }
+    }
+
+    /// Takes note of a row; rows come in their order, as sums of doubles depend on it.
+    pub fn add(&mut self, row: &[u64]) {
+        row.iter().for_each(|&e| self.sums[entry::column(e) as usize] += f64::from(entry::value(e)));
+    }
+
+    /// Ends the taking of notes: entries will be divided by this power of the degree of their column.
+    pub fn finish(&mut self, exponent: f64) {
+        self.sums.iter_mut().for_each(|sum| *sum = divisor(*sum, exponent));
+    }
+
+    /// Raises each entry of a row to a power and divides it.
+    pub fn divide(&self, row: &mut [u64], power: f64) {
+        update(row, |column, value| {
+            let value = f64::from(value);
+            let value = if power == 1.0 || value == 0.0 { value } else { value.powf(power) };
+            (value * self.sums[column as usize]) as f32
+        });
+    }
+}
+
+/// The degree of a row: the sum of its entries.
+pub fn degree(row: &[u64]) -> f64 {
+    sum(row)
+}
+
+/// What to multiply by to divide by a power of a degree. Nothing comes by way of what has degree 0.
+pub fn divisor(degree: f64, exponent: f64) -> f64 {
+    if degree > 0.0 { degree.powf(-exponent) } else { 0.0 }
+}
+
 /// Subtracts from each entry of a row the mean of the row.
 pub fn centre(row: &mut [u64]) {
     let mean = sum(row) / row.len() as f64;

@@ -2,6 +2,9 @@
 
 use std::sync::Arc;
 
+use datafusion::arrow::array::{Array, AsArray, new_empty_array};
+use datafusion::arrow::compute::cast;
+use datafusion::arrow::datatypes::{DataType, Int64Type};
 use datafusion::common::{DFSchema, Result, ScalarValue, plan_err};
 use datafusion::logical_expr::planner::RelationPlannerContext;
 use datafusion::logical_expr::simplify::SimplifyContext;
@@ -98,7 +101,7 @@ impl Arguments {
         TypeCoercion::new().analyze(plan, context.context_provider().options()).map(Some)
     }
 
-    fn literal(
+    pub(super) fn literal(
         &mut self,
         name: &'static str,
         allowed: &str,
@@ -172,13 +175,36 @@ impl Arguments {
             return Ok(None);
         };
         let number = match value.data_type() {
-            kind if kind.is_integer() => value.cast_to(&datafusion::arrow::datatypes::DataType::Int64).ok(),
+            kind if kind.is_integer() => value.cast_to(&DataType::Int64).ok(),
             _ => None,
         };
         match number {
             Some(ScalarValue::Int64(Some(number))) if allowed.contains(&number) => Ok(Some(number)),
             _ => plan_err!("{}: argument '{name}' must be {words}, not {text}", self.function),
         }
+    }
+
+    /// Whole numbers of at least 1 in a list, or one of them alone.
+    pub fn integers(
+        &mut self,
+        name: &'static str,
+        context: &mut dyn RelationPlannerContext,
+    ) -> Result<Option<Vec<usize>>> {
+        const WORDS: &str = "a list of whole numbers of at least 1 such as [5, 10]";
+        let Some((value, text)) = self.literal(name, WORDS, context)? else {
+            return Ok(None);
+        };
+        let list = match &value {
+            ScalarValue::List(list) => list.values().clone(),
+            one => one.to_array()?,
+        };
+        let whole = list.data_type().is_integer() && list.null_count() == 0;
+        let numbers = if whole { cast(&list, &DataType::Int64)? } else { new_empty_array(&DataType::Int64) };
+        let numbers = numbers.as_primitive::<Int64Type>().values();
+        if numbers.is_empty() || numbers.iter().any(|number| !(1..=i64::from(i32::MAX)).contains(number)) {
+            return plan_err!("{}: argument '{name}' must be {WORDS}, not {text}", self.function);
+        }
+        Ok(Some(numbers.iter().map(|&number| number as usize).collect()))
     }
 
     /// A number within bounds.
@@ -197,7 +223,7 @@ impl Arguments {
             return Ok(None);
         };
         let number = match value.data_type() {
-            kind if kind.is_numeric() => value.cast_to(&datafusion::arrow::datatypes::DataType::Float64).ok(),
+            kind if kind.is_numeric() => value.cast_to(&DataType::Float64).ok(),
             _ => None,
         };
         match number {

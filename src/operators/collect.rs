@@ -82,6 +82,11 @@ impl Chunk {
         })
     }
 
+    /// Visits the weights, in the order of rows.
+    pub fn each_weight(&self, mut visit: impl FnMut(f32)) -> Result<()> {
+        self.each_piece(0, 0, &mut |(_, _, weights)| weights.iter().for_each(|&weight| visit(weight)))
+    }
+
     fn each_piece(&self, row: usize, column: usize, visit: &mut dyn FnMut(csr::Piece<'_>)) -> Result<()> {
         if let Some(spilled) = &self.spilled {
             let width = self.distinct.len() + usize::from(spilled.weighted);
@@ -93,6 +98,12 @@ impl Chunk {
             }
         }
         self.pieces.iter().for_each(|p| visit((&p.codes[row], &p.codes[column], &p.weights)));
+        Ok(())
+    }
+
+    /// Gives the ids of a column the numbers that a space has for them.
+    pub fn number_by(&mut self, column: usize, space: &mut Space) -> Result<()> {
+        self.numbers[column] = space.add(&self.distinct[column])?;
         Ok(())
     }
 

@@ -231,7 +231,7 @@ impl Space {
 }
 
 /// The place of each id when all are sorted.
-fn places(ids: &ArrayRef) -> Result<Vec<u32>> {
+pub fn places(ids: &ArrayRef) -> Result<Vec<u32>> {
     let converter = RowConverter::new(vec![SortField::new(ids.data_type().clone())])?;
     let rows = converter.convert_columns(std::slice::from_ref(ids))?;
     let mut sorted: Vec<u32> = (0..ids.len() as u32).collect();

@@ -1,6 +1,8 @@
 //! Which columns of a relation an operator reads, and as what.
 
-use datafusion::arrow::datatypes::DataType;
+use std::sync::Arc;
+
+use datafusion::arrow::datatypes::{DataType, Field};
 use datafusion::common::{Column, Result, plan_err};
 use datafusion::logical_expr::{Expr, ExprSchemable, LogicalPlan, LogicalPlanBuilder, cast};
 
@@ -89,6 +91,35 @@ impl Input {
         self.plan.schema().field(column).name().clone()
     }
 
+    /// The text of an error that says what columns it wants.
+    pub fn wants(&self, what: &str) -> String {
+        let columns = self.names().join(", ");
+        format!("{}: argument '{}' needs {what}; its columns are {columns}", self.operator, self.argument)
+    }
+
+    /// Where user, item and weight stand: by name where columns are called user_id and item_id, else by position. Of
+    /// three columns the third is the weight, whatever it is called; of more, the one called weight.
+    pub fn interactions(&self) -> Result<(usize, usize, Option<usize>)> {
+        let by_name = self.find("user_id").zip(self.find("item_id"));
+        if by_name.is_none() && self.width() > 3 {
+            return plan_err!(
+                "{}: argument '{}' has {} columns ({}); select user, item and weight, or call them user_id, item_id and weight",
+                self.operator,
+                self.argument,
+                self.width(),
+                self.names().join(", ")
+            );
+        }
+        let (user, item) = match by_name {
+            Some(columns) => columns,
+            None => (self.at(0, "user")?, self.at(1, "item")?),
+        };
+        let third = (0..self.width()).find(|at| *at != user && *at != item).filter(|_| self.width() == 3);
+        let third = third.filter(|at| by_name.is_none() || self.is_number(*at));
+        let weight = self.find("weight").filter(|at| *at != user && *at != item).or(third);
+        Ok((user, item, weight))
+    }
+
     fn column(&self, at: usize) -> Expr {
         Expr::Column(Column::from(self.plan.schema().qualified_field(at)))
     }
@@ -129,6 +160,20 @@ impl Input {
         let expr = self.column(column);
         let single = cast(expr, DataType::Float32).alias(self.name(column));
         self.chosen.push(single);
+        Ok(())
+    }
+
+    /// Reads a column as vectors.
+    pub fn choose_vector(&mut self, column: usize) -> Result<()> {
+        let list = DataType::List(Arc::new(Field::new_list_field(DataType::Float32, true)));
+        let from = self.data_type(column);
+        if !can_cast(&from, &list) {
+            return plan_err!(
+                "{}",
+                self.wants(&format!("lists of numbers in column '{}', not {from}", self.name(column)))
+            );
+        }
+        self.chosen.push(cast(self.column(column), list).alias(self.name(column)));
         Ok(())
     }
 

@@ -13,17 +13,31 @@
 
 pub mod arguments;
 pub mod collect;
+pub mod ease;
 pub mod exec;
+pub mod factorize;
+pub mod found;
 pub mod ids;
 pub mod input;
+pub mod nearest;
 pub mod neighbors;
 pub mod node;
 pub mod planner;
+pub mod ranking_metrics;
 pub mod recommend;
 pub mod row_number;
 pub mod sorted;
 pub mod spill;
+pub mod split;
 pub mod write;
 
 /// Every operator that SQL can name.
-pub const ALL: [&dyn planner::Operator; 2] = [&neighbors::NeighborsOperator, &recommend::RecommendOperator];
+pub const ALL: [&dyn planner::Operator; 7] = [
+    &neighbors::NeighborsOperator,
+    &ease::EaseOperator,
+    &recommend::RecommendOperator,
+    &factorize::FactorizeOperator,
+    &nearest::NearestOperator,
+    &split::SplitOperator,
+    &ranking_metrics::RankingMetricsOperator,
+];

@@ -12,7 +12,7 @@ use datafusion::common::{DFSchema, DFSchemaRef, DataFusionError, Result};
 use datafusion::execution::SendableRecordBatchStream;
 use datafusion::execution::disk_manager::DiskManager;
 use datafusion::execution::memory_pool::MemoryReservation;
-use datafusion::logical_expr::{Expr, LogicalPlan, UserDefinedLogicalNodeCore};
+use datafusion::logical_expr::{Expr, Extension, LogicalPlan, UserDefinedLogicalNodeCore};
 use datafusion::physical_plan::metrics::ExecutionPlanMetricsSet;
 
 /// What an operator does once its inputs flow, with all settings fixed.
@@ -86,11 +86,11 @@ pub struct OperatorNode {
 }
 
 impl OperatorNode {
-    /// A node for the task over these inputs.
-    pub fn try_new(task: Arc<dyn Task>, inputs: Vec<LogicalPlan>) -> Result<Self> {
+    /// The plan of the task over these inputs.
+    pub fn plan(task: Arc<dyn Task>, inputs: Vec<LogicalPlan>) -> Result<LogicalPlan> {
         let schema: &Schema = &task.schema();
         let schema = Arc::new(DFSchema::try_from(schema.clone())?);
-        Ok(Self { task, inputs, schema })
+        Ok(LogicalPlan::Extension(Extension { node: Arc::new(Self { task, inputs, schema }) }))
     }
 
     /// What it does.

@@ -9,9 +9,7 @@ use datafusion::common::{Result, plan_err};
 use datafusion::execution::context::QueryPlanner;
 use datafusion::logical_expr::physical_planning_context::PhysicalPlanningContext;
 use datafusion::logical_expr::planner::{PlannedRelation, RelationPlanner, RelationPlannerContext, RelationPlanning};
-use datafusion::logical_expr::{
-    DocSection, Documentation, Extension, LogicalPlan, LogicalPlanBuilder, UserDefinedLogicalNode,
-};
+use datafusion::logical_expr::{DocSection, Documentation, LogicalPlan, LogicalPlanBuilder, UserDefinedLogicalNode};
 use datafusion::physical_plan::ExecutionPlan;
 use datafusion::physical_planner::{DefaultPhysicalPlanner, ExtensionPlanner, PhysicalPlanner};
 use datafusion::sql::sqlparser::ast::TableFactor;
@@ -34,8 +32,8 @@ pub trait Operator: Debug + Send + Sync {
     /// What the reference says about it.
     fn documentation(&self) -> Documentation;
 
-    /// Reads the arguments and plans the inputs.
-    fn plan(&self, arguments: Arguments, context: &mut dyn RelationPlannerContext) -> Result<OperatorNode>;
+    /// Reads the arguments and plans the inputs: into an [`OperatorNode`], or into what SQL could say as well.
+    fn plan(&self, arguments: Arguments, context: &mut dyn RelationPlannerContext) -> Result<LogicalPlan>;
 }
 
 /// Finds the operator that a table function names.
@@ -67,8 +65,7 @@ impl RelationPlanner for OperatorRelations {
         let known: Vec<String> =
             operator.documentation().arguments.into_iter().flatten().map(|(argument, _)| argument).collect();
         let arguments = Arguments::parse(operator.name(), &known, args.args.clone(), context)?;
-        let node = operator.plan(arguments, context)?;
-        let plan = LogicalPlan::Extension(Extension { node: Arc::new(node) });
+        let plan = operator.plan(arguments, context)?;
         // As other functions in FROM, a call without an alias goes by its own name.
         let plan = LogicalPlanBuilder::from(plan).alias(operator.name())?.build()?;
         Ok(RelationPlanning::Planned(Box::new(PlannedRelation::new(plan, alias.clone()))))

@@ -1,24 +1,18 @@
 //! From rows to a similarity index, and from its findings to rows.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 
 use async_trait::async_trait;
-use datafusion::arrow::array::{ArrayRef, Float32Array, Int32Array, UInt32Array};
-use datafusion::arrow::compute::take;
-use datafusion::arrow::datatypes::{DataType, Field, Schema, SchemaRef};
-use datafusion::arrow::record_batch::RecordBatch;
+use datafusion::arrow::datatypes::{DataType, SchemaRef};
 use datafusion::common::runtime::SpawnedTask;
 use datafusion::common::{DataFusionError, Result};
 use datafusion::execution::SendableRecordBatchStream;
-use datafusion::execution::memory_pool::MemoryReservation;
 
 use super::search::{Search, Types};
 use crate::kernels::metric::Settings;
-use crate::kernels::topk::Candidates;
 use crate::operators::collect::{Columns, collect};
-use crate::operators::ids::Numbering;
-use crate::operators::node::{Built, Resources, Task, Worker, rows_per_block};
+use crate::operators::found::{Found, Stop, schema};
+use crate::operators::node::{Built, Resources, Task};
 
 pub(super) const ENTITY: usize = 0;
 pub(super) const FEATURE: usize = 1;
@@ -36,12 +30,7 @@ pub struct NeighborsTask {
 impl NeighborsTask {
     /// Reads its input as `columns` say.
     pub fn new(columns: Columns, id_type: DataType, settings: Settings) -> Self {
-        let schema = Arc::new(Schema::new(vec![
-            Field::new(&columns.ids[ENTITY], id_type.clone(), false),
-            Field::new("neighbor_id", id_type.clone(), false),
-            Field::new("score", DataType::Float32, false),
-            Field::new("rank", DataType::Int32, false),
-        ]));
+        let schema = schema(&columns.ids[ENTITY], &id_type);
         Self { columns, id_type, settings, schema }
     }
 }
@@ -64,6 +53,9 @@ impl Task for NeighborsTask {
         );
         text += &format!(", weighting={}, shrink={}, threshold={}", s.weighting.name(), s.shrink, s.threshold);
         text += &format!(", min_overlap={}, alpha={}, beta={}", s.min_overlap, s.alpha, s.beta);
+        if let Some(walk) = s.exponents() {
+            text += &format!(", a={}, b={}, c={}", walk.a, walk.b, walk.c);
+        }
         text += &s.max_features.map_or(String::new(), |most| format!(", max_features={most}"));
         text + if self.columns.skip_nulls { ", on_null=skip" } else { "" }
     }
@@ -78,73 +70,14 @@ impl Task for NeighborsTask {
         let types = Types { ids: self.columns.types.clone(), out: self.id_type.clone() };
         let (settings, schema) = (self.settings, self.schema());
         let stop = Stop::default();
-        let stopped = Arc::clone(&stop.0);
+        let stopped = stop.flag();
         let find = move || {
             let pool = resources.pool()?;
             let search = Search { settings, resources: &resources, pool: &pool, stop: &stopped };
             let (candidates, entities) = search.run(chunks, &types)?;
-            Ok::<_, DataFusionError>(Found { candidates, entities, k: settings.k, schema, _memory: resources.memory })
+            Ok::<_, DataFusionError>(Found::new(candidates, entities, settings.k, schema, resources.memory))
         };
         let found = SpawnedTask::spawn_blocking(find).join_unwind().await;
         Ok(Arc::new(found.map_err(|e| DataFusionError::ExecutionJoin(Box::new(e)))??))
-    }
-}
-
-/// Tells threads that compute to stop, once nobody waits for them.
-#[derive(Default)]
-struct Stop(Arc<AtomicBool>);
-
-impl Drop for Stop {
-    fn drop(&mut self) {
-        self.0.store(true, Ordering::Relaxed);
-    }
-}
-
-/// What a search found, to be handed out by all partitions.
-struct Found {
-    candidates: Candidates,
-    entities: Numbering,
-    k: usize,
-    schema: SchemaRef,
-    _memory: MemoryReservation,
-}
-
-impl Built for Found {
-    fn blocks(&self) -> usize {
-        self.entities.ids.len().div_ceil(rows_per_block(self.k))
-    }
-
-    fn worker_bytes(&self) -> usize {
-        0
-    }
-
-    fn worker(self: Arc<Self>) -> Box<dyn Worker> {
-        Box::new(HandingOut(self))
-    }
-}
-
-struct HandingOut(Arc<Found>);
-
-impl Worker for HandingOut {
-    fn run(&mut self, block: usize) -> Result<(RecordBatch, usize)> {
-        let Found { candidates, entities, k, schema, .. } = &*self.0;
-        let rows = rows_per_block(*k);
-        let (mut entity, mut neighbor, mut scores, mut ranks) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
-        for row in block * rows..(block * rows + rows).min(entities.ids.len()) {
-            let first = entity.len();
-            candidates.take(row, |score, candidate| {
-                entity.push(row as u32);
-                neighbor.push(candidate);
-                scores.push(score);
-                ranks.push((entity.len() - first) as i32);
-            });
-        }
-        let columns: Vec<ArrayRef> = vec![
-            take(&entities.ids, &UInt32Array::from(entity), None)?,
-            take(&entities.ids, &UInt32Array::from(neighbor), None)?,
-            Arc::new(Float32Array::from(scores)),
-            Arc::new(Int32Array::from(ranks)),
-        ];
-        Ok((RecordBatch::try_new(Arc::clone(schema), columns)?, 0))
     }
 }

@@ -25,6 +25,12 @@ never neighbors. Repeated (entity, feature) rows are summed. With `r_ik` the wei
 | `lift` | `c N / (n_i n_j + h)` |
 | `asymmetric_cosine` | `sum r_ik r_jk / (norm_i^(2 alpha) norm_j^(2 (1 - alpha)) + h)` (Aiolli 2013) |
 | `euclidean` | `1 / (1 + d + h)`, `d` the Euclidean distance, absent weights being 0 |
+| `walk` | `d_i^-a d_j^-c sum d_k^-b r_ik r_jk`, the degrees `d_i` and `d_k` being the sums of the weights of an entity and of a feature: a random walk from entity to feature to entity |
+| `p3alpha` | `d_i^-alpha sum d_k^-alpha (r_ik r_jk)^alpha` (Cooper et al. 2014); for weights of 1 a `walk` with `a = b = alpha`, `c = 0` |
+| `rp3beta` | `p3alpha / d_j^beta` (Paudel et al. 2017); for weights of 1 a `walk` with `a = b = alpha`, `c = beta` |
+| `gfcf` | `walk` with `a = 0.5`, `b = 1`, `c = 0.5`: the linear filter of GF-CF (Shen et al. 2021) |
+
+Walks are not symmetric unless `a = c`, need weights of at least 0, and are at their best with `k` of several hundred.
 
 Result: the entity's column under its own name and type, `neighbor_id` of the same type, `score` (Float32) and `rank` \
 (Int32 from 1). Equal scores are ordered by the smaller id. The result is the same, bit for bit, for any number of \
@@ -55,8 +61,11 @@ SELECT * FROM neighbors((SELECT basket_id, product_id FROM lines), metric => 'ja
         "weighting",
         "What happens to weights first: 'none', 'tfidf' (w ln(1 + entities / df)), 'bm25' (k1 1.2, b 0.75), 'binary'. Default 'none'.",
     )
-    .with_argument("alpha", "For tversky (default 1) and asymmetric_cosine (0 to 1, default 0.5).")
-    .with_argument("beta", "For tversky. Default 1.")
+    .with_argument("alpha", "For tversky, p3alpha and rp3beta (default 1) and asymmetric_cosine (0 to 1, default 0.5).")
+    .with_argument("beta", "For tversky and rp3beta. Default 1.")
+    .with_argument("a", "For walk: the exponent of the entity's degree. Default 0.5.")
+    .with_argument("b", "For walk: the exponent of the features' degrees. Default 1.")
+    .with_argument("c", "For walk: the exponent of the neighbor's degree. Default 0.5.")
     .with_argument("on_null", "'error' or 'skip' rows with a NULL. Default 'error'.")
     .build()
 }

@@ -7,8 +7,8 @@ mod search;
 use std::sync::Arc;
 
 use datafusion::common::{Result, plan_err};
-use datafusion::logical_expr::Documentation;
 use datafusion::logical_expr::planner::RelationPlannerContext;
+use datafusion::logical_expr::{Documentation, LogicalPlan};
 
 use self::build::NeighborsTask;
 use super::arguments::Arguments;
@@ -16,7 +16,7 @@ use super::collect::Columns;
 use super::input::Input;
 use super::node::OperatorNode;
 use super::planner::Operator;
-use crate::kernels::metric::{Metric, Settings};
+use crate::kernels::metric::{Exponents, Metric, Settings};
 use crate::kernels::weighting::Weighting;
 
 /// `FROM neighbors(input, ..)`
@@ -36,7 +36,7 @@ impl Operator for NeighborsOperator {
         docs::documentation()
     }
 
-    fn plan(&self, mut arguments: Arguments, context: &mut dyn RelationPlannerContext) -> Result<OperatorNode> {
+    fn plan(&self, mut arguments: Arguments, context: &mut dyn RelationPlannerContext) -> Result<LogicalPlan> {
         let Some(relation) = arguments.relation("input", context)? else {
             return plan_err!(
                 "neighbors: argument 'input' is missing; give a table or (SELECT entity, feature, weight ..)"
@@ -65,7 +65,7 @@ fn plan(
     weight: Option<usize>,
     settings: Settings,
     skip_nulls: bool,
-) -> Result<OperatorNode> {
+) -> Result<LogicalPlan> {
     let columns = Columns {
         operator: "neighbors",
         ids: vec![input.name(entity), input.name(feature)],
@@ -86,7 +86,7 @@ fn plan(
         input.choose_weight(weight)?;
     }
     let task = NeighborsTask::new(columns, id_type, settings);
-    OperatorNode::try_new(Arc::new(task), vec![input.into_plan()?])
+    OperatorNode::plan(Arc::new(task), vec![input.into_plan()?])
 }
 
 /// Reads `on_null`, which several operators share: whether rows with NULL are left out.
@@ -104,22 +104,23 @@ fn settings(arguments: &mut Arguments, context: &mut dyn RelationPlannerContext)
     let weighting = arguments.choice("weighting", &Weighting::NAMES, context)?;
     let alpha = arguments.number("alpha", 0.0..=f64::INFINITY, context)?;
     let beta = arguments.number("beta", 0.0..=f64::INFINITY, context)?;
+    let walk = exponents(arguments, metric, context)?;
     let name = metric.name();
-    if alpha.is_some() && !matches!(metric, Metric::Tversky | Metric::AsymmetricCosine) {
+    let with_alpha = [Metric::Tversky, Metric::AsymmetricCosine, Metric::P3alpha, Metric::Rp3beta];
+    if alpha.is_some() && !with_alpha.contains(&metric) {
         return plan_err!(
-            "neighbors: argument 'alpha' belongs to the metrics tversky and asymmetric_cosine, not to {name}"
+            "neighbors: argument 'alpha' belongs to the metrics tversky, asymmetric_cosine, p3alpha and rp3beta, not to {name}"
         );
     }
-    if beta.is_some() && metric != Metric::Tversky {
-        return plan_err!("neighbors: argument 'beta' belongs to the metric tversky, not to {name}");
+    if beta.is_some() && !matches!(metric, Metric::Tversky | Metric::Rp3beta) {
+        return plan_err!("neighbors: argument 'beta' belongs to the metrics tversky and rp3beta, not to {name}");
     }
     if let (Metric::AsymmetricCosine, Some(alpha)) = (metric, alpha.filter(|alpha| *alpha > 1.0)) {
         return plan_err!("neighbors: argument 'alpha' of asymmetric_cosine must be a number from 0 to 1, not {alpha}");
     }
-    if shrink.is_some() && metric == Metric::Overlap {
-        return plan_err!(
-            "neighbors: argument 'shrink' has no meaning for the metric overlap, which divides by nothing"
-        );
+    if shrink.is_some() && (metric == Metric::Overlap || metric.is_walk()) {
+        let divides = if metric.is_walk() { "divides by degrees alone" } else { "divides by nothing" };
+        return plan_err!("neighbors: argument 'shrink' has no meaning for the metric {name}, which {divides}");
     }
     if weighting.is_some() && metric.ignores_weights() {
         return plan_err!(
@@ -136,7 +137,22 @@ fn settings(arguments: &mut Arguments, context: &mut dyn RelationPlannerContext)
         weighting: weighting.unwrap_or(Weighting::None),
         alpha: alpha.unwrap_or(if metric == Metric::AsymmetricCosine { 0.5 } else { 1.0 }),
         beta: beta.unwrap_or(1.0),
+        walk,
     })
+}
+
+fn exponents(arguments: &mut Arguments, metric: Metric, context: &mut dyn RelationPlannerContext) -> Result<Exponents> {
+    let mut exponents = Exponents::default();
+    for (name, exponent) in [("a", &mut exponents.a), ("b", &mut exponents.b), ("c", &mut exponents.c)] {
+        if let Some(given) = arguments.number(name, f64::NEG_INFINITY..=f64::INFINITY, context)? {
+            if metric != Metric::Walk {
+                let metric = metric.name();
+                return plan_err!("neighbors: argument '{name}' belongs to the metric walk, not to {metric}");
+            }
+            *exponent = given;
+        }
+    }
+    Ok(exponents)
 }
 
 /// The columns that the arguments name.

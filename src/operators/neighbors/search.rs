@@ -182,6 +182,10 @@ fn check_weights(matrix: &Csr, settings: Settings) -> Result<()> {
             "neighbors: the weights of repeated rows add up to more than {LARGEST_WEIGHT:e}; scale them down"
         );
     }
+    if settings.metric.is_walk() && any(|weight| weight < 0.0) {
+        let metric = settings.metric.name();
+        return exec_err!("neighbors: the metric {metric} needs weights of at least 0, as they make probabilities");
+    }
     if settings.weighting == Weighting::Bm25 && any(|weight| weight < 0.0) {
         return exec_err!("neighbors: weighting 'bm25' needs weights of at least 0, as they stand for frequencies");
     }

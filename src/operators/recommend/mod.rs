@@ -37,7 +37,7 @@ impl Operator for RecommendOperator {
         docs::documentation()
     }
 
-    fn plan(&self, mut arguments: Arguments, context: &mut dyn RelationPlannerContext) -> Result<OperatorNode> {
+    fn plan(&self, mut arguments: Arguments, context: &mut dyn RelationPlannerContext) -> Result<LogicalPlan> {
         let Some(history) = arguments.relation("history", context)? else {
             return plan_err!(
                 "recommend: argument 'history' is missing; give a table or (SELECT user_id, item_id, weight ..)"
@@ -75,7 +75,7 @@ impl Operator for RecommendOperator {
         };
         let types = inputs.types()?;
         let task = RecommendTask::new(inputs.columns, types, settings, parts);
-        OperatorNode::try_new(Arc::new(task), inputs.plans)
+        OperatorNode::plan(Arc::new(task), inputs.plans)
     }
 }
 
@@ -116,22 +116,7 @@ impl Inputs {
 
     /// User, item and weight: by name where columns are called user_id and item_id, else by position.
     fn add_history(&mut self, input: Input) -> Result<()> {
-        let by_name = input.find("user_id").zip(input.find("item_id"));
-        if by_name.is_none() && input.width() > 3 {
-            return plan_err!(
-                "recommend: argument 'history' has {} columns ({}); select user, item and weight, or call them user_id, item_id and weight",
-                input.width(),
-                input.names().join(", ")
-            );
-        }
-        let (user, item) = match by_name {
-            Some(columns) => columns,
-            None => (input.at(0, "user")?, input.at(1, "item")?),
-        };
-        // Of three columns the third is the weight, whatever it is called.
-        let third = (0..input.width()).find(|at| *at != user && *at != item).filter(|_| input.width() == 3);
-        let third = third.filter(|at| by_name.is_none() || input.is_number(*at));
-        let weight = input.find("weight").filter(|at| *at != user && *at != item).or(third);
+        let (user, item, weight) = input.interactions()?;
         self.types = Some(IdTypes { user: input.data_type(user), item: input.data_type(item) });
         let types = self.types()?;
         self.add(input, &[(user, types.user_values()), (item, types.item_values())], weight)

@@ -1,0 +1,241 @@
+//! The k nearest of many vectors for each of many others, exactly: a product of dense matrices that is never written down.
+
+use super::als::Vectors;
+use super::cpu::{Cpu, Work};
+use super::csr::entry;
+use super::rows::RowsRead;
+use super::simd::LANES;
+use super::topk::TopK;
+
+/// What makes vectors near, by the names they have in SQL.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Nearness {
+    /// The inner product.
+    Dot,
+    /// The inner product over both lengths; 0 with a vector of length 0.
+    Cosine,
+    /// `1 / (1 + distance)`.
+    Euclidean,
+}
+
+impl Nearness {
+    /// Every nearness under the name it has in SQL.
+    pub const NAMES: [(&'static str, Self); 3] =
+        [("cosine", Self::Cosine), ("dot", Self::Dot), ("euclidean", Self::Euclidean)];
+
+    /// The name it has in SQL.
+    pub fn name(self) -> &'static str {
+        Self::NAMES.iter().find(|(_, nearness)| *nearness == self).map_or("", |(name, _)| name)
+    }
+
+    #[inline(always)]
+    fn score(self, dot: f32, a: f32, b: f32) -> f32 {
+        match self {
+            Self::Dot => dot,
+            Self::Cosine => dot * a * b,
+            Self::Euclidean => 1.0 / (1.0 + (a + b - 2.0 * dot).max(0.0).sqrt()),
+        }
+    }
+
+    /// What a score needs of a vector beside the inner product.
+    fn of(self, vector: &[f32]) -> f32 {
+        let square = vector.iter().map(|&v| f64::from(v).powi(2)).sum::<f64>();
+        match self {
+            Self::Dot => 0.0,
+            Self::Cosine if square == 0.0 => 0.0,
+            Self::Cosine => square.sqrt().recip() as f32,
+            Self::Euclidean => square as f32,
+        }
+    }
+}
+
+/// Queries that meet a candidate at once, as many as accumulators fit the registers.
+const QUERIES: usize = 8;
+/// Candidates of a tile that stays in the cache while a block of queries meets it, in groups of [`LANES`].
+const GROUPS: usize = 16;
+
+/// Candidates, laid out for many queries.
+#[derive(Debug)]
+pub struct Candidates {
+    nearness: Nearness,
+    count: usize,
+    factors: usize,
+    /// Groups of [`LANES`] candidates, of each group all first components, then all second ones, and so on.
+    values: Vec<f32>,
+    /// What a score needs of each.
+    norms: Vec<f32>,
+    /// The place of each among the sorted ids.
+    order: Vec<u32>,
+}
+
+impl Candidates {
+    /// Lays out vectors, whose ids stand at these places among all ids in order.
+    pub fn new(vectors: &Vectors, order: Vec<u32>, nearness: Nearness) -> Self {
+        let (count, factors) = (order.len(), vectors.factors);
+        let groups = count.div_ceil(LANES);
+        let mut values = vec![0f32; groups * LANES * factors];
+        let mut norms = vec![0f32; groups * LANES];
+        for at in 0..count {
+            let vector = &vectors.row(at)[..factors];
+            norms[at] = nearness.of(vector);
+            let group = at / LANES * LANES * factors + at % LANES;
+            vector.iter().enumerate().for_each(|(dimension, &value)| values[group + dimension * LANES] = value);
+        }
+        Self { nearness, count, factors, values, norms, order }
+    }
+
+    /// The bytes that it holds.
+    pub fn bytes(&self) -> usize {
+        (self.values.len() + self.norms.len() + self.order.len()) * size_of::<f32>()
+    }
+
+    /// The nearest `k` of each of these queries, best first, to `found` by query. What `exclude` names is left out; its rows
+    /// are those of the queries.
+    pub fn nearest(
+        &self,
+        queries: &[&[f32]],
+        k: usize,
+        exclude: Option<(&RowsRead<'_>, usize)>,
+        mut found: impl FnMut(usize, f32, u32),
+    ) {
+        let cpu = Cpu::detect();
+        let mut best: Vec<TopK> = queries.iter().map(|_| TopK::new(k, f32::NEG_INFINITY)).collect();
+        let norms: Vec<f32> = queries.iter().map(|query| self.nearness.of(&query[..self.factors])).collect();
+        let groups = self.norms.len() / LANES;
+        for tile in (0..groups).step_by(GROUPS) {
+            let tile = tile..(tile + GROUPS).min(groups);
+            for first in (0..queries.len()).step_by(QUERIES) {
+                let last = (first + QUERIES).min(queries.len());
+                cpu.run(Tile {
+                    candidates: self,
+                    tile: tile.clone(),
+                    queries: &queries[first..last],
+                    norms: &norms[first..last],
+                    exclude: exclude.map(|(rows, row)| (rows, row + first)),
+                    best: &mut best[first..last],
+                });
+            }
+        }
+        for (query, best) in best.iter_mut().enumerate() {
+            best.drain(&self.order, f32::NEG_INFINITY).for_each(|(score, candidate)| found(query, score, candidate));
+        }
+    }
+}
+
+/// A few queries against a tile of candidates.
+struct Tile<'a, 'b> {
+    candidates: &'a Candidates,
+    tile: std::ops::Range<usize>,
+    queries: &'a [&'a [f32]],
+    norms: &'a [f32],
+    exclude: Option<(&'a RowsRead<'b>, usize)>,
+    best: &'a mut [TopK],
+}
+
+impl Work for Tile<'_, '_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run(self) {
+        let Candidates { nearness, count, factors, .. } = *self.candidates;
+        // Missing queries are copies of the first, and nothing is done with what they find.
+        let queries: [&[f32]; QUERIES] =
+            std::array::from_fn(|at| &self.queries[if at < self.queries.len() { at } else { 0 }][..factors]);
+        for group in self.tile {
+            let values = &self.candidates.values[group * LANES * factors..(group + 1) * LANES * factors];
+            let mut sums = [[0f32; LANES]; QUERIES];
+            for (dimension, values) in values.as_chunks::<LANES>().0.iter().enumerate() {
+                for (sums, query) in sums.iter_mut().zip(&queries) {
+                    let factor = query[dimension];
+                    for (sum, value) in sums.iter_mut().zip(values) {
+                        *sum += factor * value;
+                    }
+                }
+            }
+            let norms = &self.candidates.norms[group * LANES..(group + 1) * LANES];
+            for (at, best) in self.best.iter_mut().enumerate() {
+                let floor = best.floor().score;
+                let mut any = false;
+                let mut scores = [0f32; LANES];
+                for ((score, dot), norm) in scores.iter_mut().zip(&sums[at]).zip(norms) {
+                    *score = nearness.score(*dot, self.norms[at], *norm);
+                    any |= *score >= floor;
+                }
+                if any {
+                    let seen = self.exclude.map(|(rows, first)| rows.row(first + at));
+                    for (lane, &score) in scores.iter().enumerate().filter(|(_, score)| **score >= floor) {
+                        let candidate = group * LANES + lane;
+                        let is_seen = |seen: &[u64]| {
+                            seen.binary_search_by_key(&(candidate as u32), |&e| entry::column(e)).is_ok()
+                        };
+                        if candidate < count && !seen.is_some_and(is_seen) {
+                            best.push(score, candidate as u32, &self.candidates.order);
+                        }
+                    }
+                }
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::csr::Csr;
+    use crate::rows::Rows;
+    use crate::simd::padded;
+
+    fn vectors(rows: &[Vec<i8>], factors: usize) -> Vectors {
+        let mut values = Vec::new();
+        for row in rows {
+            values.extend(row.iter().map(|&v| f32::from(v)));
+            values.resize(values.len() + padded(factors) - factors, 0.0);
+        }
+        Vectors { factors, values }
+    }
+
+    fn inputs() -> impl Strategy<Value = (Vec<Vec<i8>>, Vec<Vec<i8>>, usize, usize)> {
+        (1usize..20, 1usize..12).prop_flat_map(|(factors, k)| {
+            let rows = |most| prop::collection::vec(prop::collection::vec(-3i8..4, factors), 1..most);
+            (rows(20), rows(600), Just(factors), Just(k))
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn the_nearest_are_found((a, b, factors, k) in inputs(), excluded in prop::collection::vec((0usize..20, 0u32..600), 0..60)) {
+            let mut rows = Csr { columns: 600, offsets: vec![0], entries: Vec::new() };
+            for query in 0..a.len() {
+                let mut items: Vec<u32> = excluded.iter().filter(|e| e.0 == query).map(|e| e.1).collect();
+                items.sort_unstable();
+                items.dedup();
+                rows.entries.extend(items.iter().map(|&item| entry::pack(item, 1.0)));
+                rows.offsets.push(rows.entries.len());
+            }
+            let rows = Rows::from(rows);
+            let read = rows.read(0..a.len()).unwrap();
+            let order: Vec<u32> = (0..b.len() as u32).rev().collect();
+            let queries = vectors(&a, factors);
+            let queries: Vec<&[f32]> = (0..a.len()).map(|at| queries.row(at)).collect();
+            for (_, nearness) in Nearness::NAMES {
+                let candidates = Candidates::new(&vectors(&b, factors), order.clone(), nearness);
+                let mut found = vec![Vec::new(); a.len()];
+                candidates.nearest(&queries, k, Some((&read, 0)), |query, score, candidate| found[query].push((score, candidate)));
+                for (query, found) in found.iter().enumerate() {
+                    let score = |candidate: usize| {
+                        let dot: f32 = a[query].iter().zip(&b[candidate]).map(|(x, y)| f32::from(*x) * f32::from(*y)).sum();
+                        let of = |v: &[i8]| nearness.of(&v.iter().map(|&v| f32::from(v)).collect::<Vec<_>>());
+                        nearness.score(dot, of(&a[query]), of(&b[candidate])) + 0.0
+                    };
+                    let allowed = (0..b.len()).filter(|c| !excluded.contains(&(query, *c as u32)));
+                    let mut all: Vec<(f32, u32)> = allowed.map(|c| (score(c), c as u32)).collect();
+                    all.sort_by(|x, y| y.0.total_cmp(&x.0).then(y.1.cmp(&x.1)));
+                    all.truncate(k);
+                    prop_assert_eq!(found.clone(), all, "{:?}", nearness);
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,187 @@
+//! From rows of interactions to vectors, and from these to rows.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use async_trait::async_trait;
+use datafusion::arrow::array::{Array, ArrayRef, Float32Array, ListArray, StringArray};
+use datafusion::arrow::buffer::OffsetBuffer;
+use datafusion::arrow::compute::concat;
+use datafusion::arrow::datatypes::{DataType, Field, Schema, SchemaRef};
+use datafusion::arrow::record_batch::RecordBatch;
+use datafusion::common::runtime::SpawnedTask;
+use datafusion::common::{DataFusionError, Result, exec_err};
+use datafusion::execution::SendableRecordBatchStream;
+use datafusion::execution::memory_pool::MemoryReservation;
+use datafusion::physical_plan::metrics::MetricBuilder;
+
+use crate::kernels::als::{Settings, Vectors, bytes_for, factorize};
+use crate::kernels::csr::{Csr, entry};
+use crate::operators::collect::{Chunk, Columns, LARGEST_WEIGHT, collect, matrix, number};
+use crate::operators::found::Stop;
+use crate::operators::node::{Built, Resources, Task, Worker, rows_per_block};
+
+const USER: usize = 0;
+const ITEM: usize = 1;
+
+/// `factorize` with all its settings fixed.
+#[derive(Debug)]
+pub struct FactorizeTask {
+    columns: Columns,
+    id_type: DataType,
+    settings: Settings,
+    schema: SchemaRef,
+}
+
+impl FactorizeTask {
+    pub(super) fn new(columns: Columns, id_type: DataType, settings: Settings) -> Self {
+        let schema = Arc::new(Schema::new(vec![
+            Field::new("side", DataType::Utf8, false),
+            Field::new("id", id_type.clone(), false),
+            Field::new("vector", DataType::List(component()), false),
+        ]));
+        Self { columns, id_type, settings, schema }
+    }
+}
+
+fn component() -> Arc<Field> {
+    Arc::new(Field::new("item", DataType::Float32, false))
+}
+
+#[async_trait]
+impl Task for FactorizeTask {
+    fn name(&self) -> &'static str {
+        "Factorize"
+    }
+
+    fn settings(&self) -> String {
+        let Settings { factors, iterations, regularization, alpha, seed } = self.settings;
+        let weight = self.columns.weight.as_deref().unwrap_or("1");
+        let skip = if self.columns.skip_nulls { ", on_null=skip" } else { "" };
+        let [user, item] = [USER, ITEM].map(|at| &self.columns.ids[at]);
+        format!(
+            "method=als, user={user}, item={item}, weight={weight}, factors={factors}, iterations={iterations}, \
+             regularization={regularization}, alpha={alpha}, seed={seed}{skip}"
+        )
+    }
+
+    fn schema(&self) -> SchemaRef {
+        Arc::clone(&self.schema)
+    }
+
+    async fn build(&self, mut inputs: Vec<SendableRecordBatchStream>, resources: Resources) -> Result<Arc<dyn Built>> {
+        let disk = Some(Arc::clone(&resources.disk));
+        let chunks = collect(inputs.swap_remove(0), &self.columns, resources.threads, &resources.memory, disk).await?;
+        let (types, id_type) = (self.columns.types.clone(), self.id_type.clone());
+        let (settings, schema) = (self.settings, self.schema());
+        let stop = Stop::default();
+        let stopped = stop.flag();
+        let solve = move || solve(chunks, &types, &id_type, &settings, schema, resources, &stopped);
+        let found = SpawnedTask::spawn_blocking(solve).join_unwind().await;
+        Ok(Arc::new(found.map_err(|e| DataFusionError::ExecutionJoin(Box::new(e)))??))
+    }
+}
+
+fn solve(
+    chunks: Vec<Chunk>,
+    types: &[DataType],
+    id_type: &DataType,
+    settings: &Settings,
+    schema: SchemaRef,
+    resources: Resources,
+    stop: &AtomicBool,
+) -> Result<Table> {
+    let mut tables = [chunks];
+    let users = number(&mut tables, &[(0, USER)], &types[USER], id_type)?.ids;
+    let items = number(&mut tables, &[(0, ITEM)], &types[ITEM], id_type)?.ids;
+    let [chunks] = tables;
+    let rows: usize = chunks.iter().map(Chunk::rows).sum();
+    let vectors = bytes_for(users.len() + items.len(), settings.factors, resources.threads);
+    let matrices = Csr::bytes_for(users.len(), rows) + Csr::bytes_for(items.len(), rows);
+    let needed = chunks.iter().map(Chunk::bytes).sum::<usize>() + matrices + vectors;
+    resources.memory.try_resize(needed).map_err(|_| {
+        DataFusionError::ResourcesExhausted(format!(
+            "factorize needs {} MB for {} users and {} items; fewer factors need less",
+            needed.div_ceil(1_000_000),
+            users.len(),
+            items.len()
+        ))
+    })?;
+    let pool = resources.pool()?;
+    let build = |row, column, rows, columns| pool.install(|| matrix(&chunks, row, column, 0..rows, columns));
+    let by_user = build(USER, ITEM, users.len(), items.len())?;
+    let by_item = build(ITEM, USER, items.len(), users.len())?;
+    drop(chunks);
+    if by_user.entries.iter().any(|&e| !(0.0..=LARGEST_WEIGHT).contains(&entry::value(e))) {
+        return exec_err!("factorize: weights must be at least 0, as they make confidence; leave such rows out");
+    }
+    let time = MetricBuilder::new(&resources.metrics).subset_time("fit_time", 0);
+    let (of_users, of_items) = {
+        let _timer = time.timer();
+        pool.install(|| factorize(&by_user, &by_item, settings, || !stop.load(Ordering::Relaxed)))
+    };
+    if of_users.values.iter().chain(&of_items.values).any(|value| !value.is_finite()) {
+        return exec_err!("factorize: vectors leave the range of Float32; scale the weights or alpha down");
+    }
+    drop((by_user, by_item));
+    let memory = resources.memory;
+    memory.try_resize(vectors + users.get_array_memory_size() + items.get_array_memory_size())?;
+    let ids = concat(&[&users, &items])?;
+    Ok(Table { ids, users: users.len(), sides: [of_users, of_items], schema, _memory: memory })
+}
+
+/// The vectors of users, then those of items.
+struct Table {
+    ids: ArrayRef,
+    users: usize,
+    sides: [Vectors; 2],
+    schema: SchemaRef,
+    _memory: MemoryReservation,
+}
+
+impl Table {
+    fn rows(&self) -> usize {
+        rows_per_block(self.sides[0].factors)
+    }
+}
+
+impl Built for Table {
+    fn blocks(&self) -> usize {
+        self.ids.len().div_ceil(self.rows())
+    }
+
+    fn worker_bytes(&self) -> usize {
+        0
+    }
+
+    fn worker(self: Arc<Self>) -> Box<dyn Worker> {
+        Box::new(HandingOut(self))
+    }
+}
+
+struct HandingOut(Arc<Table>);
+
+impl Worker for HandingOut {
+    fn run(&mut self, block: usize) -> Result<(RecordBatch, usize)> {
+        let table = &*self.0;
+        let factors = table.sides[0].factors;
+        let first = block * table.rows();
+        let rows = first..(first + table.rows()).min(table.ids.len());
+        let mut values = Vec::with_capacity(rows.len() * factors);
+        for row in rows.clone() {
+            let vector = match row.checked_sub(table.users) {
+                None => table.sides[0].row(row),
+                Some(item) => table.sides[1].row(item),
+            };
+            values.extend_from_slice(&vector[..factors]);
+        }
+        let side = |row: usize| if row < table.users { "user" } else { "item" };
+        let lengths = OffsetBuffer::from_repeated_length(factors, rows.len());
+        let columns: Vec<ArrayRef> = vec![
+            Arc::new(StringArray::from_iter_values(rows.clone().map(side))),
+            table.ids.slice(first, rows.len()),
+            Arc::new(ListArray::try_new(component(), lengths, Arc::new(Float32Array::from(values)), None)?),
+        ];
+        Ok((RecordBatch::try_new(Arc::clone(&table.schema), columns)?, 0))
+    }
+}

@@ -1,0 +1,125 @@
+//! Lists of neighbors that were found, handed out by all partitions.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use datafusion::arrow::array::{Array, ArrayRef, Float32Array, Int32Array, UInt32Array};
+use datafusion::arrow::compute::take;
+use datafusion::arrow::datatypes::{DataType, Field, Schema, SchemaRef};
+use datafusion::arrow::record_batch::RecordBatch;
+use datafusion::common::Result;
+use datafusion::execution::memory_pool::MemoryReservation;
+
+use super::ids::Numbering;
+use super::node::{Built, Worker, rows_per_block};
+use crate::kernels::topk::Candidates;
+
+/// The columns of a neighbor table for a column of ids of this name and type.
+pub fn schema(id: &str, id_type: &DataType) -> SchemaRef {
+    Arc::new(Schema::new(vec![
+        Field::new(id, id_type.clone(), false),
+        Field::new("neighbor_id", id_type.clone(), false),
+        Field::new("score", DataType::Float32, false),
+        Field::new("rank", DataType::Int32, false),
+    ]))
+}
+
+/// Tells threads that compute to stop, once nobody waits for them.
+#[derive(Default)]
+pub struct Stop(Arc<AtomicBool>);
+
+impl Stop {
+    /// Set when this is dropped.
+    pub fn flag(&self) -> Arc<AtomicBool> {
+        Arc::clone(&self.0)
+    }
+}
+
+impl Drop for Stop {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
+/// The lists of a neighbor table.
+pub struct Found {
+    candidates: Candidates,
+    entities: Numbering,
+    k: usize,
+    /// Whether candidates are kept by strength, with the sign beside the number.
+    signed: bool,
+    schema: SchemaRef,
+    _memory: MemoryReservation,
+}
+
+impl Found {
+    /// Lists of at most `k` candidates whose scores are what they were kept by.
+    pub fn new(
+        candidates: Candidates,
+        entities: Numbering,
+        k: usize,
+        schema: SchemaRef,
+        memory: MemoryReservation,
+    ) -> Self {
+        Self { candidates, entities, k, signed: false, schema, _memory: memory }
+    }
+
+    /// Candidates are numbered as [`crate::kernels::ease::signed`] does.
+    pub fn signed(self) -> Self {
+        Self { signed: true, ..self }
+    }
+
+    fn list(&self, row: usize) -> Vec<(f32, u32)> {
+        let mut list = Vec::new();
+        self.candidates.take(row, |score, candidate| list.push((score, candidate)));
+        if self.signed {
+            for (score, candidate) in &mut list {
+                let negative = *candidate % 2 == 1;
+                (*score, *candidate) = (if negative { -*score } else { *score }, *candidate / 2);
+            }
+            let order = &self.entities.order;
+            list.sort_by(|a, b| b.0.total_cmp(&a.0).then(order[a.1 as usize].cmp(&order[b.1 as usize])));
+        }
+        list
+    }
+}
+
+impl Built for Found {
+    fn blocks(&self) -> usize {
+        self.entities.ids.len().div_ceil(rows_per_block(self.k))
+    }
+
+    fn worker_bytes(&self) -> usize {
+        0
+    }
+
+    fn worker(self: Arc<Self>) -> Box<dyn Worker> {
+        Box::new(HandingOut(self))
+    }
+}
+
+struct HandingOut(Arc<Found>);
+
+impl Worker for HandingOut {
+    fn run(&mut self, block: usize) -> Result<(RecordBatch, usize)> {
+        let found = &*self.0;
+        let ids = &found.entities.ids;
+        let rows = rows_per_block(found.k);
+        let (mut entity, mut neighbor, mut scores, mut ranks) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+        for row in block * rows..(block * rows + rows).min(ids.len()) {
+            for (at, (score, candidate)) in found.list(row).into_iter().enumerate() {
+                entity.push(row as u32);
+                neighbor.push(candidate);
+                scores.push(score);
+                ranks.push(at as i32 + 1);
+            }
+        }
+        let columns: Vec<ArrayRef> = vec![
+            take(ids, &UInt32Array::from(entity), None)?,
+            take(ids, &UInt32Array::from(neighbor), None)?,
+            Arc::new(Float32Array::from(scores)),
+            Arc::new(Int32Array::from(ranks)),
+        ];
+        Ok((RecordBatch::try_new(Arc::clone(&found.schema), columns)?, 0))
+    }
+}

@@ -1,0 +1,196 @@
+//! From vectors to the nearest candidates of each query.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use datafusion::arrow::array::{Array, ArrayRef, Float32Array, Int32Array, UInt32Array};
+use datafusion::arrow::compute::{cast, take};
+use datafusion::arrow::datatypes::{DataType, Field, Schema, SchemaRef};
+use datafusion::arrow::record_batch::RecordBatch;
+use datafusion::common::{Result, exec_err};
+use datafusion::execution::SendableRecordBatchStream;
+use datafusion::execution::memory_pool::MemoryReservation;
+
+use super::NAME;
+use super::read::{Table, read};
+use crate::kernels::csr::Csr;
+use crate::kernels::nearest::{Candidates, Nearness};
+use crate::kernels::rows::Rows;
+use crate::operators::collect::{Chunk, Columns, collect, matrix};
+use crate::operators::ids::value_type;
+use crate::operators::node::{Built, Resources, Task, Worker};
+use crate::operators::spill::from_kernel;
+
+/// The settings of a call.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Settings {
+    pub nearness: Nearness,
+    pub k: usize,
+    /// Whether a candidate of the query's own id is left out.
+    pub not_itself: bool,
+}
+
+/// `nearest` with all its settings fixed. Its inputs are queries, candidates, and pairs to leave out.
+#[derive(Debug)]
+pub struct NearestTask {
+    /// The types in which ids go out.
+    types: [DataType; 2],
+    settings: Settings,
+    excluded: Option<Columns>,
+    schema: SchemaRef,
+}
+
+impl NearestTask {
+    pub(super) fn new(names: [String; 2], types: [DataType; 2], settings: Settings, excluded: Option<Columns>) -> Self {
+        let schema = Arc::new(Schema::new(vec![
+            Field::new(&names[0], types[0].clone(), false),
+            Field::new(&names[1], types[1].clone(), false),
+            Field::new("score", DataType::Float32, false),
+            Field::new("rank", DataType::Int32, false),
+        ]));
+        Self { types, settings, excluded, schema }
+    }
+}
+
+#[async_trait]
+impl Task for NearestTask {
+    fn name(&self) -> &'static str {
+        "Nearest"
+    }
+
+    fn settings(&self) -> String {
+        let Settings { nearness, k, .. } = self.settings;
+        let exclude = if self.excluded.is_some() { ", exclude=pairs" } else { "" };
+        format!("metric={}, k={k}{exclude}", nearness.name())
+    }
+
+    fn schema(&self) -> SchemaRef {
+        Arc::clone(&self.schema)
+    }
+
+    async fn build(&self, inputs: Vec<SendableRecordBatchStream>, resources: Resources) -> Result<Arc<dyn Built>> {
+        let mut inputs = inputs.into_iter();
+        let (Some(queries), Some(candidates)) = (inputs.next(), inputs.next()) else {
+            return datafusion::common::internal_err!("nearest has no queries or candidates");
+        };
+        let Resources { threads, disk, memory, .. } = &resources;
+        let [query_type, candidate_type] = self.types.each_ref().map(value_type);
+        let (own, others) = (memory.new_empty(), memory.new_empty());
+        let mut queries = read(queries, "queries", &query_type, &own).await?;
+        let mut candidates = read(candidates, "candidates", &candidate_type, &others).await?;
+        let (a, b) = (queries.vectors.factors, candidates.vectors.factors);
+        if a != b && !queries.ids.is_empty() && !candidates.ids.is_empty() {
+            return exec_err!(
+                "{NAME}: vectors of queries have {a} numbers and those of candidates {b}; they must be as many"
+            );
+        }
+        let mut excluded = match (inputs.next(), &self.excluded) {
+            (Some(pairs), Some(columns)) => collect(pairs, columns, *threads, memory, Some(Arc::clone(disk))).await?,
+            _ => Vec::new(),
+        };
+        let exclude =
+            (!excluded.is_empty()).then(|| exclude(&mut excluded, &mut queries, &mut candidates)).transpose()?;
+        let itself = match self.settings.not_itself {
+            true => candidates.space.add(&cast(&queries.ids, &candidate_type)?)?,
+            false => Vec::new(),
+        };
+        let laid_out = Candidates::new(&candidates.vectors, candidates.order, self.settings.nearness);
+        drop(candidates.vectors);
+        others.free();
+        memory.try_resize(own.size() + laid_out.bytes() + exclude.as_ref().map_or(0, Rows::bytes))?;
+        own.free();
+        let [query_ids, candidate_ids] = [cast(&queries.ids, &self.types[0])?, cast(&candidates.ids, &self.types[1])?];
+        let settings = Settings { k: self.settings.k.min(candidate_ids.len().max(1)), ..self.settings };
+        let vectors = queries.vectors;
+        Ok(Arc::new(Lists {
+            query_ids,
+            candidate_ids,
+            vectors,
+            candidates: laid_out,
+            exclude,
+            itself,
+            settings,
+            schema: self.schema(),
+            _memory: resources.memory,
+        }))
+    }
+}
+
+/// The pairs to leave out by number; those of unknown ids leave nothing out.
+fn exclude(pairs: &mut [Chunk], queries: &mut Table, candidates: &mut Table) -> Result<Rows> {
+    let (rows, columns) = (queries.ids.len(), candidates.ids.len());
+    for chunk in pairs.iter_mut() {
+        chunk.number_by(0, &mut queries.space)?;
+        chunk.number_by(1, &mut candidates.space)?;
+    }
+    let matrix: Csr = matrix(pairs, 0, 1, 0..rows, columns)?;
+    Ok(matrix.into())
+}
+
+/// What all partitions share.
+struct Lists {
+    query_ids: ArrayRef,
+    candidate_ids: ArrayRef,
+    vectors: crate::kernels::als::Vectors,
+    candidates: Candidates,
+    exclude: Option<Rows>,
+    /// The candidate that each query is itself, if that is to be left out.
+    itself: Vec<u32>,
+    settings: Settings,
+    schema: SchemaRef,
+    _memory: MemoryReservation,
+}
+
+/// Queries that meet the candidates together.
+const QUERIES: usize = 64;
+
+impl Built for Lists {
+    fn blocks(&self) -> usize {
+        self.query_ids.len().div_ceil(QUERIES)
+    }
+
+    fn worker_bytes(&self) -> usize {
+        2 * QUERIES * self.settings.k * size_of::<(f32, u32)>()
+    }
+
+    fn worker(self: Arc<Self>) -> Box<dyn Worker> {
+        Box::new(Searching(self))
+    }
+}
+
+struct Searching(Arc<Lists>);
+
+impl Worker for Searching {
+    fn run(&mut self, block: usize) -> Result<(RecordBatch, usize)> {
+        let lists = &*self.0;
+        let first = block * QUERIES;
+        let rows = first..(first + QUERIES).min(lists.query_ids.len());
+        let vectors: Vec<&[f32]> = rows.clone().map(|row| lists.vectors.row(row)).collect();
+        let read = lists.exclude.as_ref().map(|exclude| exclude.read(rows)).transpose().map_err(from_kernel)?;
+        // One more, in case that the query itself is among them.
+        let k = lists.settings.k + usize::from(lists.settings.not_itself);
+        let (mut query, mut candidate, mut scores, mut ranks) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+        let mut rank = 0;
+        lists.candidates.nearest(&vectors, k, read.as_ref().map(|read| (read, first)), |at, score, found| {
+            let row = (first + at) as u32;
+            if query.last() != Some(&row) {
+                rank = 0;
+            }
+            if lists.itself.get(row as usize) != Some(&found) && rank < lists.settings.k as i32 {
+                rank += 1;
+                query.push(row);
+                candidate.push(found);
+                scores.push(score);
+                ranks.push(rank);
+            }
+        });
+        let work = vectors.len() * lists.candidate_ids.len() * lists.vectors.factors;
+        let columns: Vec<ArrayRef> = vec![
+            take(&lists.query_ids, &UInt32Array::from(query), None)?,
+            take(&lists.candidate_ids, &UInt32Array::from(candidate), None)?,
+            Arc::new(Float32Array::from(scores)),
+            Arc::new(Int32Array::from(ranks)),
+        ];
+        Ok((RecordBatch::try_new(Arc::clone(&lists.schema), columns)?, work))
+    }
+}

@@ -1,0 +1,103 @@
+//! Reads ids and vectors.
+
+use datafusion::arrow::array::{Array, ArrayRef, AsArray};
+use datafusion::arrow::compute::{cast, concat};
+use datafusion::arrow::datatypes::{DataType, Float32Type};
+use datafusion::common::{Result, exec_err, plan_err};
+use datafusion::execution::SendableRecordBatchStream;
+use datafusion::execution::memory_pool::MemoryReservation;
+use datafusion::logical_expr::LogicalPlan;
+use futures::StreamExt;
+
+use super::NAME;
+use crate::kernels::als::Vectors;
+use crate::kernels::simd::padded;
+use crate::operators::ids::{Space, value_type};
+use crate::operators::input::Input;
+
+/// One of the two inputs, planned: an id and a vector.
+pub(super) struct Side {
+    pub plan: LogicalPlan,
+    pub name: String,
+    pub id_type: DataType,
+    pub value_type: DataType,
+}
+
+impl Side {
+    /// The vector is the column of that name, else the second; the id is the first of the others.
+    pub fn new(mut input: Input) -> Result<Self> {
+        let vector = match input.find("vector") {
+            Some(at) => at,
+            None => input.at(1, "vector")?,
+        };
+        let id = usize::from(vector == 0);
+        input.at(id, "id")?;
+        let data_type = input.data_type(vector);
+        if !matches!(data_type, DataType::List(_) | DataType::LargeList(_) | DataType::FixedSizeList(..)) {
+            return plan_err!("{}", input.wants(&format!("a list of numbers as vector, not {data_type},")));
+        }
+        let (name, id_type) = (input.name(id), input.data_type(id));
+        let value_type = value_type(&id_type);
+        input.choose_id(id, &value_type)?;
+        input.choose_vector(vector)?;
+        Ok(Self { plan: input.into_plan()?, name, id_type, value_type })
+    }
+}
+
+/// Ids and their vectors, by number.
+pub(super) struct Table {
+    pub ids: ArrayRef,
+    /// The place of each id among all in order.
+    pub order: Vec<u32>,
+    /// The number of each id in the order in which they came, for whoever has ids to look up.
+    pub space: Space,
+    pub vectors: Vectors,
+}
+
+/// Reads all rows. `what` names the input in messages.
+pub(super) async fn read(
+    mut stream: SendableRecordBatchStream,
+    what: &str,
+    value_type: &DataType,
+    memory: &MemoryReservation,
+) -> Result<Table> {
+    let (mut ids, mut values, mut factors) = (Vec::new(), Vec::<f32>::new(), None);
+    while let Some(batch) = stream.next().await {
+        let batch = batch?;
+        if batch.columns().iter().any(|column| column.logical_null_count() > 0) {
+            return exec_err!("{NAME}: argument '{what}' has NULLs; filter them out");
+        }
+        let lists = batch.column(1).as_list::<i32>();
+        let components = lists.values().as_primitive::<Float32Type>();
+        for ends in lists.value_offsets().windows(2) {
+            let vector = ends[0] as usize..ends[1] as usize;
+            let length = *factors.get_or_insert(vector.len());
+            if vector.len() != length || length == 0 {
+                let found = vector.len();
+                return exec_err!(
+                    "{NAME}: argument '{what}' has vectors of {length} and of {found} numbers; all must be of one length above 0"
+                );
+            }
+            let numbers = &components.values()[vector.clone()];
+            if components.slice(vector.start, length).null_count() > 0 || numbers.iter().any(|v| !v.is_finite()) {
+                return exec_err!("{NAME}: argument '{what}' has vectors with NULL, NaN or infinite numbers");
+            }
+            values.extend_from_slice(numbers);
+            values.resize(values.len() + padded(length) - length, 0.0);
+        }
+        memory.try_resize(size_of_val(&values[..]))?;
+        ids.push(cast(batch.column(0), value_type)?);
+    }
+    let parts: Vec<&dyn Array> = ids.iter().map(|ids| ids as &dyn Array).collect();
+    let ids = match parts.is_empty() {
+        true => datafusion::arrow::array::new_empty_array(value_type),
+        false => concat(&parts)?,
+    };
+    let mut space = Space::try_new(value_type)?;
+    space.add(&ids)?;
+    if space.size() != ids.len() {
+        return exec_err!("{NAME}: argument '{what}' has an id twice; each id has one vector");
+    }
+    let order = crate::operators::ids::places(&ids)?;
+    Ok(Table { ids, order, space, vectors: Vectors { factors: factors.unwrap_or(0), values } })
+}

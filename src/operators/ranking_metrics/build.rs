@@ -1,0 +1,328 @@
+//! From lists and what users chose to the table of metrics.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use datafusion::arrow::array::{Array, ArrayRef, Float64Array, Int32Array, StringArray};
+use datafusion::arrow::datatypes::{DataType, Field, Schema, SchemaRef};
+use datafusion::arrow::record_batch::RecordBatch;
+use datafusion::common::cast::as_string_array;
+use datafusion::common::runtime::SpawnedTask;
+use datafusion::common::{DataFusionError, Result, exec_err};
+use datafusion::execution::SendableRecordBatchStream;
+use datafusion::execution::memory_pool::MemoryReservation;
+
+use crate::kernels::csr::{Csr, entry};
+use crate::kernels::ranking::{Found, Lists, Mean, OF_ALL, OF_LIST, OF_POPULARITY, Popularity};
+use crate::operators::collect::{Chunk, Columns, collect, matrix, number};
+use crate::operators::ids::Numbering;
+use crate::operators::node::{Built, Resources, Task, Worker};
+
+const LISTS: usize = 0;
+const TRUTH: usize = 1;
+const USER: usize = 0;
+const ITEM: usize = 1;
+const MODEL: usize = 2;
+const SEGMENT: usize = 1;
+
+/// What lists are ordered by.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) enum RankedBy {
+    Rank,
+    Score,
+}
+
+/// Where the inputs stand that need not be there, and the types of words.
+#[derive(Debug, Clone)]
+pub(super) struct Parts {
+    pub history: Option<usize>,
+    pub segments: Option<usize>,
+    pub model_type: Option<DataType>,
+    pub segment_type: Option<DataType>,
+}
+
+/// `ranking_metrics` with all its settings fixed.
+#[derive(Debug)]
+pub struct MetricsTask {
+    columns: Vec<Columns>,
+    /// The types of users and items.
+    types: [DataType; 2],
+    ranked_by: RankedBy,
+    /// Rising.
+    ks: Vec<usize>,
+    parts: Parts,
+    schema: SchemaRef,
+}
+
+impl MetricsTask {
+    pub(super) fn new(
+        columns: Vec<Columns>,
+        types: [DataType; 2],
+        ranked_by: RankedBy,
+        ks: Vec<usize>,
+        parts: Parts,
+    ) -> Self {
+        let schema = Arc::new(Schema::new(vec![
+            Field::new("model", DataType::Utf8, false),
+            Field::new("metric", DataType::Utf8, false),
+            Field::new("k", DataType::Int32, false),
+            Field::new("segment", DataType::Utf8, false),
+            Field::new("value", DataType::Float64, true),
+            Field::new("ci_low", DataType::Float64, true),
+            Field::new("ci_high", DataType::Float64, true),
+        ]));
+        Self { columns, types, ranked_by, ks, parts, schema }
+    }
+}
+
+#[async_trait]
+impl Task for MetricsTask {
+    fn name(&self) -> &'static str {
+        "RankingMetrics"
+    }
+
+    fn settings(&self) -> String {
+        let by = if self.ranked_by == RankedBy::Rank { "rank" } else { "score" };
+        let mut text = format!("k={:?}, by={by}", self.ks);
+        for (name, given) in [
+            ("models", self.parts.model_type.is_some()),
+            ("history", self.parts.history.is_some()),
+            ("segments", self.parts.segments.is_some()),
+        ] {
+            text += &if given { format!(", {name}") } else { String::new() };
+        }
+        text + if self.columns[LISTS].skip_nulls { ", on_null=skip" } else { "" }
+    }
+
+    fn schema(&self) -> SchemaRef {
+        Arc::clone(&self.schema)
+    }
+
+    async fn build(&self, inputs: Vec<SendableRecordBatchStream>, resources: Resources) -> Result<Arc<dyn Built>> {
+        let mut tables = Vec::new();
+        for (stream, columns) in inputs.into_iter().zip(&self.columns) {
+            tables.push(collect(stream, columns, resources.threads, &resources.memory, None).await?);
+        }
+        let question = Question { types: self.types.clone(), ranked_by: self.ranked_by, parts: self.parts.clone() };
+        let (ks, schema) = (self.ks.clone(), self.schema());
+        let answer =
+            move || Ok::<_, DataFusionError>(Answer(question.answer(tables, &ks, schema, &resources.memory)?));
+        let answered = SpawnedTask::spawn_blocking(answer).join_unwind().await;
+        Ok(Arc::new(answered.map_err(|e| DataFusionError::ExecutionJoin(Box::new(e)))??))
+    }
+}
+
+/// The table of metrics, all of it.
+struct Answer(RecordBatch);
+
+impl Built for Answer {
+    fn blocks(&self) -> usize {
+        1
+    }
+
+    fn worker_bytes(&self) -> usize {
+        0
+    }
+
+    fn worker(self: Arc<Self>) -> Box<dyn Worker> {
+        Box::new(Telling(self))
+    }
+}
+
+struct Telling(Arc<Answer>);
+
+impl Worker for Telling {
+    fn run(&mut self, _: usize) -> Result<(RecordBatch, usize)> {
+        Ok((self.0.0.clone(), 0))
+    }
+}
+
+struct Question {
+    types: [DataType; 2],
+    ranked_by: RankedBy,
+    parts: Parts,
+}
+
+/// One place of a list.
+#[derive(Clone, Copy)]
+struct Place {
+    model: u32,
+    user: u32,
+    item: u32,
+    /// Rising from the first place on.
+    key: f32,
+}
+
+impl Question {
+    fn answer(
+        &self,
+        mut tables: Vec<Vec<Chunk>>,
+        ks: &[usize],
+        schema: SchemaRef,
+        memory: &MemoryReservation,
+    ) -> Result<RecordBatch> {
+        let Parts { history, segments, model_type, segment_type } = &self.parts;
+        let with_items = [Some(LISTS), Some(TRUTH), *history].into_iter().flatten();
+        let item_places: Vec<_> = with_items.clone().map(|table| (table, ITEM)).collect();
+        let user_places: Vec<_> = with_items.chain(*segments).map(|table| (table, USER)).collect();
+        let users = number(&mut tables, &user_places, &self.types[0], &self.types[0])?.ids.len();
+        let items = number(&mut tables, &item_places, &self.types[1], &self.types[1])?;
+        let mut words = |place: Option<(usize, usize)>, data_type: &Option<DataType>, only: &str| match place
+            .zip(data_type.as_ref())
+        {
+            Some((place, data_type)) => number(&mut tables, &[place], data_type, &DataType::Utf8).map(|n| n.ids),
+            None => Ok(Arc::new(StringArray::from(vec![only])) as ArrayRef),
+        };
+        let models = words(model_type.as_ref().map(|_| (LISTS, MODEL)), model_type, "list")?;
+        let names = words(segments.map(|table| (table, SEGMENT)), segment_type, "all")?;
+        let rows: usize = tables.iter().flatten().map(Chunk::rows).sum();
+        memory.try_grow(rows * (size_of::<Place>() + size_of::<u64>()) + Csr::bytes_for(2 * users, 0))?;
+
+        let places = self.places(&tables[LISTS], &items, model_type.is_some())?;
+        let chosen = matrix(&tables[TRUTH], USER, ITEM, 0..users, items.ids.len())?;
+        let popularity = history.map(|table| popularity(&tables[table], users, items.ids.len())).transpose()?;
+        let segment_of_user = segments.map(|table| segment_of_user(&tables[table], users, names.len())).transpose()?;
+        let segment_names: Vec<&str> = match segments {
+            Some(_) => std::iter::once("all").chain(as_string_array(&names)?.iter().flatten()).collect(),
+            None => vec!["all"],
+        };
+        let mut table = Rows::default();
+        // By name, so that rows stand in the same order whatever came first.
+        let models = as_string_array(&models)?;
+        let mut by_name: Vec<u32> = (0..models.len() as u32).collect();
+        by_name.sort_by_key(|&model| models.value(model as usize));
+        for model in by_name {
+            let name = models.value(model as usize);
+            let own =
+                &places[places.partition_point(|p| p.model < model)..places.partition_point(|p| p.model <= model)];
+            let places = &lists(own, users, name)?;
+            let segments = segment_of_user.as_deref();
+            let popularity = popularity.as_ref();
+            let lists = Lists { places, chosen: &chosen, catalogue: items.ids.len(), segments, popularity };
+            for (k, found) in ks.iter().zip(lists.evaluate(ks, segment_names.len() + usize::from(segments.is_some()))) {
+                segment_names
+                    .iter()
+                    .enumerate()
+                    .for_each(|(group, segment)| table.add(name, *k, segment, &found, group, popularity.is_some()));
+            }
+        }
+        table.into_batch(schema)
+    }
+
+    /// All places of all lists, by model, user and place.
+    fn places(&self, chunks: &[Chunk], items: &Numbering, with_model: bool) -> Result<Vec<Place>> {
+        let mut places = Vec::new();
+        for chunk in chunks {
+            let first = places.len();
+            let key = |weight: f32| if self.ranked_by == RankedBy::Rank { weight } else { -weight };
+            chunk.each_number(USER, |user| places.push(Place { model: 0, user, item: 0, key: 0.0 }))?;
+            let mut at = first;
+            chunk.each_number(ITEM, |item| {
+                places[at].item = item;
+                at += 1;
+            })?;
+            at = first;
+            chunk.each_weight(|weight| {
+                places[at].key = key(weight);
+                at += 1;
+            })?;
+            if with_model {
+                at = first;
+                chunk.each_number(MODEL, |model| {
+                    places[at].model = model;
+                    at += 1;
+                })?;
+            }
+        }
+        places.sort_unstable_by(|a, b| {
+            let by_list = (a.model, a.user).cmp(&(b.model, b.user));
+            by_list.then(a.key.total_cmp(&b.key)).then(items.order[a.item as usize].cmp(&items.order[b.item as usize]))
+        });
+        Ok(places)
+    }
+}
+
+/// The lists of one model: users by items, with the place of each.
+fn lists(places: &[Place], users: usize, model: &str) -> Result<Csr> {
+    let mut lists = Csr { columns: 0, offsets: vec![0; users + 1], entries: Vec::with_capacity(places.len()) };
+    for list in places.chunk_by(|a, b| a.user == b.user) {
+        let first = lists.entries.len();
+        lists.entries.extend(list.iter().zip(1u32..).map(|(place, at)| entry::pack(place.item, at as f32)));
+        let row = &mut lists.entries[first..];
+        row.sort_unstable();
+        if row.windows(2).any(|pair| entry::column(pair[0]) == entry::column(pair[1])) {
+            return exec_err!(
+                "ranking_metrics: model '{model}' recommends an item to a user twice; lists need one row per user and item"
+            );
+        }
+        lists.offsets[list[0].user as usize + 1] = row.len();
+    }
+    (0..users).for_each(|user| lists.offsets[user + 1] += lists.offsets[user]);
+    Ok(lists)
+}
+
+fn popularity(history: &[Chunk], users: usize, items: usize) -> Result<Popularity> {
+    let by_user = matrix(history, USER, ITEM, 0..users, items)?;
+    let mut users_of_item = vec![0u32; items];
+    by_user.entries.iter().for_each(|&e| users_of_item[entry::column(e) as usize] += 1);
+    let users = (0..users).filter(|&user| by_user.row_len(user) > 0).count();
+    Ok(Popularity { users_of_item, users: users.max(1) })
+}
+
+/// The group of each user among all groups, the first of which is everyone; who is in no segment is in one more at the end,
+/// which nothing is told of.
+fn segment_of_user(chunks: &[Chunk], users: usize, segments: usize) -> Result<Vec<u32>> {
+    let by_user = matrix(chunks, USER, SEGMENT, 0..users, segments)?;
+    if (0..users).any(|user| by_user.row_len(user) > 1) {
+        return exec_err!("ranking_metrics: argument 'segments' gives a user several segments; each has at most one");
+    }
+    let segment = |user: usize| by_user.row(user).first().map_or(segments as u32, |&e| entry::column(e));
+    Ok((0..users).map(|user| 1 + segment(user)).collect())
+}
+
+/// The table of metrics as it grows.
+#[derive(Default)]
+struct Rows {
+    models: Vec<String>,
+    metrics: Vec<&'static str>,
+    ks: Vec<i32>,
+    segments: Vec<String>,
+    values: Vec<Option<f64>>,
+    margins: Vec<Option<f64>>,
+}
+
+impl Rows {
+    fn add(&mut self, model: &str, k: usize, segment: &str, found: &Found, group: usize, with_popularity: bool) {
+        let mut add = |metric: &'static str, value: Option<f64>, margin: Option<f64>| {
+            self.models.push(model.to_owned());
+            self.metrics.push(metric);
+            self.ks.push(k as i32);
+            self.segments.push(segment.to_owned());
+            self.values.push(value);
+            self.margins.push(margin);
+        };
+        let mut add_mean = |(metric, mean): (&&'static str, &Mean)| add(metric, mean.value(), mean.margin());
+        OF_LIST.iter().zip(&found.of_list[group]).for_each(&mut add_mean);
+        if with_popularity {
+            OF_POPULARITY.iter().zip(&found.of_popularity[group]).for_each(&mut add_mean);
+        }
+        OF_ALL.iter().zip(found.of_all[group]).for_each(|(metric, value)| add(metric, Some(value), None));
+    }
+
+    fn into_batch(self, schema: SchemaRef) -> Result<RecordBatch> {
+        let end = |sign: f64| {
+            let ends = self.values.iter().zip(&self.margins);
+            Float64Array::from_iter(ends.map(|(value, margin)| Some((*value)? + sign * (*margin)?)))
+        };
+        let columns: Vec<ArrayRef> = vec![
+            Arc::new(StringArray::from(self.models.clone())),
+            Arc::new(StringArray::from(self.metrics.clone())),
+            Arc::new(Int32Array::from(self.ks.clone())),
+            Arc::new(StringArray::from(self.segments.clone())),
+            Arc::new(Float64Array::from(self.values.clone())),
+            Arc::new(end(-1.0)),
+            Arc::new(end(1.0)),
+        ];
+        Ok(RecordBatch::try_new(schema, columns)?)
+    }
+}

@@ -1,0 +1,46 @@
+//! What the reference says about `ranking_metrics`.
+
+use datafusion::logical_expr::Documentation;
+
+use crate::operators::planner::OPERATORS;
+
+pub(super) fn documentation() -> Documentation {
+    Documentation::builder(
+        OPERATORS,
+        "How good recommendation lists are: against what users chose later (the truth), and by themselves. Of each list the \
+first `k` places count; lists are ordered by `rank`, else by falling `score`, equal ones by the smaller item. With `n` the \
+number of hits (places from 1 that hold an item of the truth) and `t` the size of the user's truth:
+
+| metric | of a user's list |
+| --- | --- |
+| `precision` | `n / k`, also where the list is shorter |
+| `recall` | `n / t` |
+| `hit_rate` | 1 if there is a hit, else 0 |
+| `ndcg` | `sum 1 / log2(place + 1)` over hits, divided by the same sum over the places 1 to `min(k, t)` (Jarvelin and Kekalainen 2002, binary gains) |
+| `map` | `sum (hits up to the place / place)` over hits, divided by `t` |
+| `mrr` | `1 / place` of the first hit, 0 without one |
+| `auc` | the share of pairs of a chosen and another item in which the chosen stands first; items beyond the `k` places stand below them, level with each other, which counts a half. All items of any input are the catalogue |
+| `novelty` | with `history`: mean of `-log2(share of users who had the item)`, an item nobody had counting as if one had (Zhou et al. 2010) |
+| `popularity` | with `history`: mean share of users who had the item |
+
+Of all lists together: `coverage`, the share of the catalogue that is on any list, and `gini`, how unequally lists show the \
+catalogue (0 all alike, near 1 one item only).
+
+Every user of the truth counts: one without a list has 0 (and an `auc` of one half). Users without truth count in `novelty`, \
+`popularity`, `coverage` and `gini` alone. `value` is the mean over users; `ci_low` and `ci_high` hold the true mean in 95 of \
+100 cases by the normal approximation, and are NULL where there is no such interval.
+
+Result: `model, metric, k, segment, value, ci_low, ci_high`; one row for each, segment 'all' for all users.",
+        "ranking_metrics(recommendations, truth [, name => value ..])",
+    )
+    .with_sql_example(
+        "SELECT * FROM ranking_metrics(lists, (SELECT user_id, item_id FROM holdout), k => [5, 10, 20], history => train);",
+    )
+    .with_argument("recommendations", "Lists of user_id, item_id, rank or score, and model where there are several.")
+    .with_argument("truth", "user_id and item_id of what users chose.")
+    .with_argument("k", "How many places count: a number, or a list of them. Default 10.")
+    .with_argument("history", "user_id and item_id of what was known when the lists were made; adds novelty and popularity.")
+    .with_argument("segments", "user_id and segment; each user has at most one. Adds rows for each segment.")
+    .with_argument("on_null", "'error' or 'skip' rows with a NULL. Default 'error'.")
+    .build()
+}
