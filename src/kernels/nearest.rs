@@ -102,18 +102,22 @@ impl Candidates {
         let mut best: Vec<TopK> = queries.iter().map(|_| TopK::new(k, f32::NEG_INFINITY)).collect();
         let norms: Vec<f32> = queries.iter().map(|query| self.nearness.of(&query[..self.factors])).collect();
         let groups = self.norms.len() / LANES;
+        let packed: Vec<Vec<[f32; QUERIES]>> =
+            queries.chunks(QUERIES).map(|queries| pack(queries, self.factors)).collect();
         for tile in (0..groups).step_by(GROUPS) {
             let tile = tile..(tile + GROUPS).min(groups);
             for first in (0..queries.len()).step_by(QUERIES) {
                 let last = (first + QUERIES).min(queries.len());
-                cpu.run(Tile {
+                let tile = Tile {
                     candidates: self,
+                    cpu,
                     tile: tile.clone(),
-                    queries: &queries[first..last],
+                    queries: &packed[first / QUERIES],
                     norms: &norms[first..last],
                     exclude: exclude.map(|(rows, row)| (rows, row + first)),
                     best: &mut best[first..last],
-                });
+                };
+                tile.run();
             }
         }
         for (query, best) in best.iter_mut().enumerate() {
@@ -122,36 +126,73 @@ impl Candidates {
     }
 }
 
+/// The inner products of a group of candidates with a few queries.
+struct Products<'a> {
+    values: &'a [f32],
+    queries: &'a [[f32; QUERIES]],
+    sums: &'a mut [[f32; LANES]; QUERIES],
+}
+
+impl Work for Products<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run(self) {
+        *self.sums = products(self.values, self.queries);
+    }
+}
+
+/// Sums are written out and go by value, or they would not stay in registers.
+#[inline(always)]
+fn products(values: &[f32], queries: &[[f32; QUERIES]]) -> [[f32; LANES]; QUERIES] {
+    let [mut a, mut b, mut c, mut d, mut e, mut f, mut g, mut h] = [[0f32; LANES]; QUERIES];
+    for (values, query) in values.as_chunks::<LANES>().0.iter().zip(queries) {
+        a = add_product(a, query[0], values);
+        b = add_product(b, query[1], values);
+        c = add_product(c, query[2], values);
+        d = add_product(d, query[3], values);
+        e = add_product(e, query[4], values);
+        f = add_product(f, query[5], values);
+        g = add_product(g, query[6], values);
+        h = add_product(h, query[7], values);
+    }
+    [a, b, c, d, e, f, g, h]
+}
+
+#[inline(always)]
+fn add_product(sums: [f32; LANES], factor: f32, values: &[f32; LANES]) -> [f32; LANES] {
+    let mut added = sums;
+    for lane in 0..LANES {
+        added[lane] = sums[lane] + factor * values[lane];
+    }
+    added
+}
+
+/// The components of a few queries side by side.
+fn pack(queries: &[&[f32]], factors: usize) -> Vec<[f32; QUERIES]> {
+    let component = |dimension: usize| std::array::from_fn(|at| queries.get(at).map_or(0.0, |query| query[dimension]));
+    (0..factors).map(component).collect()
+}
+
 /// A few queries against a tile of candidates.
 struct Tile<'a, 'b> {
     candidates: &'a Candidates,
+    cpu: Cpu,
     tile: std::ops::Range<usize>,
-    queries: &'a [&'a [f32]],
+    /// The first components of all queries, then the second ones, and so on; zeros where queries are fewer.
+    queries: &'a [[f32; QUERIES]],
     norms: &'a [f32],
     exclude: Option<(&'a RowsRead<'b>, usize)>,
     best: &'a mut [TopK],
 }
 
-impl Work for Tile<'_, '_> {
-    type Output = ();
-
-    #[inline(always)]
+impl Tile<'_, '_> {
     fn run(self) {
         let Candidates { nearness, count, factors, .. } = *self.candidates;
-        // Missing queries are copies of the first, and nothing is done with what they find.
-        let queries: [&[f32]; QUERIES] =
-            std::array::from_fn(|at| &self.queries[if at < self.queries.len() { at } else { 0 }][..factors]);
         for group in self.tile {
             let values = &self.candidates.values[group * LANES * factors..(group + 1) * LANES * factors];
             let mut sums = [[0f32; LANES]; QUERIES];
-            for (dimension, values) in values.as_chunks::<LANES>().0.iter().enumerate() {
-                for (sums, query) in sums.iter_mut().zip(&queries) {
-                    let factor = query[dimension];
-                    for (sum, value) in sums.iter_mut().zip(values) {
-                        *sum += factor * value;
-                    }
-                }
-            }
+            self.cpu.run(Products { values, queries: self.queries, sums: &mut sums });
             let norms = &self.candidates.norms[group * LANES..(group + 1) * LANES];
             for (at, best) in self.best.iter_mut().enumerate() {
                 let floor = best.floor().score;
