@@ -75,9 +75,9 @@ impl Candidates {
         let groups = count.div_ceil(LANES);
         let mut values = vec![0f32; groups * LANES * factors];
         let mut norms = vec![0f32; groups * LANES];
-        for at in 0..count {
+        for (at, norm) in norms.iter_mut().take(count).enumerate() {
             let vector = &vectors.row(at)[..factors];
-            norms[at] = nearness.of(vector);
+            *norm = nearness.of(vector);
             let group = at / LANES * LANES * factors + at % LANES;
             vector.iter().enumerate().for_each(|(dimension, &value)| values[group + dimension * LANES] = value);
         }

@@ -13,8 +13,8 @@ use datafusion::optimizer::AnalyzerRule;
 use datafusion::optimizer::analyzer::type_coercion::TypeCoercion;
 use datafusion::optimizer::simplify_expressions::ExprSimplifier;
 use datafusion::sql::sqlparser::ast::{
-    BinaryOperator, Expr as SqlExpr, FunctionArg, FunctionArgExpr, Ident, ObjectName, SetExpr, TableFactor, Value,
-    ValueWithSpan,
+    BinaryOperator, Expr as SqlExpr, FunctionArg, FunctionArgExpr, Ident, ObjectName, Query, SetExpr, TableFactor,
+    Value, ValueWithSpan,
 };
 use datafusion::sql::sqlparser::dialect::GenericDialect;
 use datafusion::sql::sqlparser::parser::Parser;
@@ -78,22 +78,30 @@ impl Arguments {
         Some(self.named.remove(at).1)
     }
 
+    /// The query given by this name, or else the next one given by position.
+    pub fn query(&mut self, name: &'static str) -> Result<Option<Box<Query>>> {
+        let value = match self.take(name) {
+            Some(value) => value,
+            None if !self.positional.is_empty() => self.positional.remove(0),
+            None => return Ok(None),
+        };
+        match value {
+            SqlExpr::Subquery(query) => Ok(Some(query)),
+            value => plan_err!(
+                "{}: argument '{name}' must be a table, a quoted path or (SELECT ..), not {value}",
+                self.function
+            ),
+        }
+    }
+
     /// The relation given by this name, or else the next one given by position.
     pub fn relation(
         &mut self,
         name: &'static str,
         context: &mut dyn RelationPlannerContext,
     ) -> Result<Option<LogicalPlan>> {
-        let value = match self.take(name) {
-            Some(value) => value,
-            None if !self.positional.is_empty() => self.positional.remove(0),
-            None => return Ok(None),
-        };
-        let SqlExpr::Subquery(subquery) = value else {
-            return plan_err!(
-                "{}: argument '{name}' must be a table, a quoted path or (SELECT ..), not {value}",
-                self.function
-            );
+        let Some(subquery) = self.query(name)? else {
+            return Ok(None);
         };
         let derived = TableFactor::Derived { lateral: false, subquery, alias: None, sample: None };
         let plan = context.plan(derived)?;

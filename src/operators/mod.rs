@@ -9,6 +9,8 @@
 //! [`write`] and [`row_number`] are not named in SQL: the one publishes tables, the other stands in for DataFusion's window
 //! operator where it is slow.
 //!
+//! [`split`] and [`fuse`] make plans that SQL could say as well ([`template`]).
+//!
 //! A new operator is a folder with a [`planner::Operator`] in it and a line in [`ALL`].
 
 pub mod arguments;
@@ -17,6 +19,7 @@ pub mod ease;
 pub mod exec;
 pub mod factorize;
 pub mod found;
+pub mod fuse;
 pub mod ids;
 pub mod input;
 pub mod nearest;
@@ -29,15 +32,17 @@ pub mod row_number;
 pub mod sorted;
 pub mod spill;
 pub mod split;
+pub mod template;
 pub mod write;
 
 /// Every operator that SQL can name.
-pub const ALL: [&dyn planner::Operator; 7] = [
+pub const ALL: [&dyn planner::Operator; 8] = [
     &neighbors::NeighborsOperator,
     &ease::EaseOperator,
     &recommend::RecommendOperator,
     &factorize::FactorizeOperator,
     &nearest::NearestOperator,
+    &fuse::FuseOperator,
     &split::SplitOperator,
     &ranking_metrics::RankingMetricsOperator,
 ];

@@ -1,0 +1,104 @@
+//! `fuse`: one list of each user from the lists of several models.
+
+use datafusion::common::{Result, plan_err};
+use datafusion::logical_expr::planner::RelationPlannerContext;
+use datafusion::logical_expr::{Documentation, LogicalPlan};
+
+use super::arguments::Arguments;
+use super::planner::{OPERATORS, Operator};
+use super::template;
+
+/// `FROM fuse(lists, ..)`
+#[derive(Debug)]
+pub struct FuseOperator;
+
+/// What a place in a list is worth, over the window of its model and user.
+const METHODS: [(&str, &str); 4] = [
+    ("rrf", "1 / ($c + CAST(rank AS DOUBLE))"),
+    ("zscore", "coalesce((CAST(score AS DOUBLE) - avg(score) OVER list) / nullif(stddev_pop(score) OVER list, 0), 0)"),
+    ("norm", "coalesce(score / nullif(sqrt(sum(CAST(score AS DOUBLE) * score) OVER list), 0), 0)"),
+    ("max", "coalesce(CAST(score AS DOUBLE) / nullif(max(abs(score)) OVER list, 0), 0)"),
+];
+
+/// Worths are added as decimals: sums of doubles would depend on the order of rows.
+const QUERY: &str = "
+WITH fused_lists AS (SELECT 1),
+fused_weights AS (SELECT DISTINCT model, 1.0 AS weight FROM fused_lists),
+worth AS (
+    SELECT model, user_id, item_id, $worth AS worth
+    FROM fused_lists
+    WINDOW list AS (PARTITION BY model, user_id)
+),
+summed AS (
+    SELECT user_id, item_id, CAST(sum(CAST(worth * weight AS DECIMAL(38, 15))) AS DOUBLE) AS score
+    FROM worth
+    JOIN fused_weights USING (model)
+    GROUP BY user_id, item_id
+)
+SELECT
+    user_id,
+    item_id,
+    CAST(score AS REAL) AS score,
+    CAST(row_number() OVER (PARTITION BY user_id ORDER BY score DESC, item_id) AS INT) AS rank
+FROM summed
+QUALIFY rank <= $k";
+
+impl Operator for FuseOperator {
+    fn name(&self) -> &'static str {
+        "fuse"
+    }
+
+    fn relation_arguments(&self) -> &'static [&'static str] {
+        &["lists", "weights"]
+    }
+
+    fn documentation(&self) -> Documentation {
+        Documentation::builder(
+            OPERATORS,
+            "One list of each user from the lists of several models. What an item is worth in a list is multiplied by the weight \
+of the list's model and added over the models; an item that a list does not have is worth 0 there.
+
+| method | what an item is worth in a list |
+| --- | --- |
+| `rrf` | `1 / (c + rank)`: reciprocal rank fusion (Cormack et al. 2009) |
+| `zscore` | score minus the mean of the list's scores, over their standard deviation |
+| `norm` | score over the Euclidean norm of the list's scores |
+| `max` | score over the largest absolute score of the list |
+
+Where all scores of a list are equal (`zscore`) or 0 (`norm`, `max`) its items are worth 0. Give lists that are longer than the one that is to come out.
+
+Result: `user_id, item_id, score, rank`, equal scores ordered by the smaller item.",
+            "fuse(lists [, name => value ..])",
+        )
+        .with_sql_example(
+            "SELECT * FROM fuse(
+  (SELECT 'by_item' AS model, * FROM by_item UNION ALL SELECT 'by_user', * FROM by_user),
+  method => 'zscore', weights => (SELECT * FROM (VALUES ('by_item', 1.0), ('by_user', 0.5)) AS w(model, weight)), k => 20);",
+        )
+        .with_argument("lists", "Columns model, user_id, item_id, rank (for rrf) and score (for the others).")
+        .with_argument("method", "One of the above. Default 'rrf'.")
+        .with_argument("weights", "Columns model and weight; models without a row are left out. Default: every model weighs 1.")
+        .with_argument("k", "Items per user, at least 1. Default 20.")
+        .with_argument("c", "For rrf: how little the first places stand out, at least 0. Default 60.")
+        .build()
+    }
+
+    fn plan(&self, mut arguments: Arguments, context: &mut dyn RelationPlannerContext) -> Result<LogicalPlan> {
+        let Some(lists) = arguments.query("lists")? else {
+            return plan_err!(
+                "fuse: argument 'lists' is missing; give rows of model, user_id, item_id, rank and score"
+            );
+        };
+        let weights = arguments.query("weights")?;
+        let worth = arguments.choice("method", &METHODS, context)?.unwrap_or(METHODS[0].1);
+        let k = arguments.integer("k", 1..=i64::from(i32::MAX), context)?.unwrap_or(20);
+        let c = arguments.number("c", 0.0..=f64::INFINITY, context)?;
+        if c.is_some() && worth != METHODS[0].1 {
+            return plan_err!("fuse: argument 'c' belongs to the method rrf");
+        }
+        arguments.finish()?;
+        let c = format!("CAST({} AS DOUBLE)", c.unwrap_or(60.0));
+        let sql = QUERY.replace("$worth", worth).replace("$k", &k.to_string()).replace("$c", &c);
+        template::plan(&sql, vec![("fused_lists", Some(lists)), ("fused_weights", weights)], context)
+    }
+}
