@@ -22,6 +22,16 @@ UNION ALL
 SELECT 'new', 'by_content', user_id, item_id, rank
 FROM recommend(history => train, item_neighbors => content_neighbors, k => $candidates)
 UNION ALL
+SELECT 'new', 'by_walk', user_id, item_id, rank
+FROM recommend(history => train, item_neighbors => train_walks, k => $candidates)
+UNION ALL
+SELECT 'new', 'by_factors', user_id, item_id, rank
+FROM nearest(
+    queries => (SELECT id AS user_id, vector FROM train_vectors WHERE side = 'user'),
+    candidates => (SELECT id AS item_id, vector FROM train_vectors WHERE side = 'item'),
+    metric => 'dot', k => $candidates, exclude => (SELECT user_id, item_id FROM train)
+)
+UNION ALL
 SELECT 'new', 'popular', user_id, item_id, rank
 FROM recommend(history => everyone, user_neighbors => households, k => $candidates)
 UNION ALL

@@ -34,7 +34,7 @@ impl Side {
         input.at(id, "id")?;
         let data_type = input.data_type(vector);
         if !matches!(data_type, DataType::List(_) | DataType::LargeList(_) | DataType::FixedSizeList(..)) {
-            return plan_err!("{}", input.wants(&format!("a list of numbers as vector, not {data_type},")));
+            return plan_err!("{}", input.wants(&format!("a list of numbers as vector, not {data_type}")));
         }
         let (name, id_type) = (input.name(id), input.data_type(id));
         let value_type = value_type(&id_type);

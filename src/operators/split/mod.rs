@@ -162,7 +162,7 @@ impl Choice<'_, '_> {
                 None => {
                     return plan_err!(
                         "{}",
-                        self.input.wants(&format!("a column {usual}, or {argument} => 'its name',"))
+                        self.input.wants(&format!("a column {usual}, or {argument} => 'its name'"))
                     );
                 }
             },
