@@ -10,7 +10,7 @@ use rayon::prelude::*;
 use super::cpu::{Cpu, Work};
 use super::csr::{Csr, entry};
 use super::prefetch::prefetch;
-use super::simd::{add_scaled, dot, padded};
+use super::simd::{LANES, add_product, add_scaled, dot, padded};
 
 /// What is asked of a factorisation.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -63,6 +63,11 @@ impl Vectors {
         &self.values[row * self.stride()..(row + 1) * self.stride()]
     }
 
+    /// The bytes that they take.
+    pub fn bytes(&self) -> usize {
+        size_of_val(&self.values[..])
+    }
+
     /// The bytes that so many vectors take.
     pub fn bytes_for(rows: usize, factors: usize) -> usize {
         rows * padded(factors) * size_of::<f32>()
@@ -105,9 +110,10 @@ pub fn factorize(users: &Csr, items: &Csr, settings: &Settings, go_on: impl Fn()
     (x, y)
 }
 
-/// The bytes that factorising so many rows takes beside the matrices.
-pub fn bytes_for(rows: usize, factors: usize, threads: usize) -> usize {
-    Vectors::bytes_for(rows, factors) + (threads + 3) * padded(factors).pow(2) * size_of::<f64>()
+/// The bytes that factorising so many rows takes beside the matrices, the longest of which has so many entries.
+pub fn bytes_for(rows: usize, longest: usize, factors: usize, threads: usize) -> usize {
+    let near = threads * Vectors::bytes_for(longest, factors);
+    Vectors::bytes_for(rows, factors) + near + (threads + 3) * padded(factors).pow(2) * size_of::<f64>()
 }
 
 /// Vectors for rows over fixed vectors of their columns: what users who were not there get from the items that were.
@@ -134,8 +140,8 @@ fn improve(x: &mut Vectors, rows: &Csr, y: &Vectors, settings: &Settings) {
 const ROWS_AT_ONCE: usize = 256;
 /// Steps of conjugate gradients.
 const STEPS: usize = 3;
-/// How many vectors are fetched ahead.
-const AHEAD: usize = 4;
+/// Vectors that are taken together; as many are fetched ahead.
+const AT_ONCE: usize = 8;
 
 struct Square<'a> {
     rows: &'a [f32],
@@ -175,6 +181,7 @@ impl Work for Improve<'_> {
         let stride = self.y.stride();
         let vectors = std::mem::take(&mut self.vectors);
         let mut scratch = [vec![0f32; stride], vec![0f32; stride], vec![0f32; stride]];
+        let mut near = Vec::new();
         for (at, x) in vectors.chunks_exact_mut(stride).enumerate() {
             let row = self.rows.row(self.first + at);
             if row.is_empty() {
@@ -182,14 +189,13 @@ impl Work for Improve<'_> {
                 x.fill(0.0);
                 continue;
             }
+            // What is read four times had better be near.
+            self.gather(row, &mut near);
             let [residual, direction, image] = &mut scratch;
             // b - A x, with the vectors of the row read once.
             self.times_square(x, image);
             residual.iter_mut().zip(image.iter()).for_each(|(r, a)| *r = -a);
-            self.each_vector(row, |weight, y| {
-                let more = self.alpha * weight;
-                add_scaled(residual, 1.0 + more - more * dot(y, x), y);
-            });
+            self.add_vectors(row, &near, x, residual, |more, dot| 1.0 + more - more * dot);
             direction.copy_from_slice(residual);
             let mut left = dot(residual, residual);
             for _ in 0..STEPS {
@@ -197,7 +203,7 @@ impl Work for Improve<'_> {
                     break;
                 }
                 self.times_square(direction, image);
-                self.each_vector(row, |weight, y| add_scaled(image, self.alpha * weight * dot(y, direction), y));
+                self.add_vectors(row, &near, direction, image, |more, dot| more * dot);
                 let step = left / dot(direction, image);
                 add_scaled(x, step, direction);
                 add_scaled(residual, -step, image);
@@ -213,19 +219,47 @@ impl Work for Improve<'_> {
 impl Improve<'_> {
     #[inline(always)]
     fn times_square(&self, x: &[f32], out: &mut [f32]) {
-        out.fill(0.0);
-        for (row, &factor) in self.square.chunks_exact(x.len()).zip(x) {
-            add_scaled(out, factor, row);
+        for (chunk, out) in out.as_chunks_mut::<LANES>().0.iter_mut().enumerate() {
+            let mut sums = [0f32; LANES];
+            for (row, &factor) in self.square.chunks_exact(x.len()).zip(x) {
+                sums = add_product(sums, factor, &row.as_chunks::<LANES>().0[chunk]);
+            }
+            *out = sums;
         }
     }
 
+    /// Copies the vectors of a row's columns one after the other.
     #[inline(always)]
-    fn each_vector(&self, row: &[u64], mut visit: impl FnMut(f32, &[f32])) {
+    fn gather(&self, row: &[u64], near: &mut Vec<f32>) {
+        near.clear();
         for (at, &e) in row.iter().enumerate() {
-            if let Some(&ahead) = row.get(at + AHEAD) {
+            if let Some(&ahead) = row.get(at + AT_ONCE) {
                 prefetch(self.y.row(entry::column(ahead) as usize));
             }
-            visit(entry::value(e), self.y.row(entry::column(e) as usize));
+            near.extend_from_slice(self.y.row(entry::column(e) as usize));
+        }
+    }
+
+    /// Adds to `sum` the vector of each entry of a row, times what `factor` makes of the entry's confidence beyond 1 and of
+    /// the vector's inner product with x. A few vectors are taken together, so that sums stay in registers.
+    #[inline(always)]
+    fn add_vectors(&self, row: &[u64], near: &[f32], x: &[f32], sum: &mut [f32], factor: impl Fn(f32, f32) -> f32) {
+        let stride = x.len();
+        for (entries, near) in row.chunks(AT_ONCE).zip(near.chunks(AT_ONCE * stride)) {
+            let vector = |at: usize| &near[at * stride..(at + 1) * stride];
+            // Missing entries are the first again, and count nothing.
+            let vectors: [&[f32]; AT_ONCE] = std::array::from_fn(|at| vector(if at < entries.len() { at } else { 0 }));
+            let mut factors = [0f32; AT_ONCE];
+            for ((out, &e), y) in factors.iter_mut().zip(entries).zip(&vectors) {
+                *out = factor(self.alpha * entry::value(e), dot(y, x));
+            }
+            for (chunk, sum) in sum.as_chunks_mut::<LANES>().0.iter_mut().enumerate() {
+                let mut added = *sum;
+                for (y, factor) in vectors.iter().zip(factors) {
+                    added = add_product(added, factor, &y.as_chunks::<LANES>().0[chunk]);
+                }
+                *sum = added;
+            }
         }
     }
 }

@@ -4,7 +4,7 @@ use super::als::Vectors;
 use super::cpu::{Cpu, Work};
 use super::csr::entry;
 use super::rows::RowsRead;
-use super::simd::LANES;
+use super::simd::{LANES, add_product};
 use super::topk::TopK;
 
 /// What makes vectors near, by the names they have in SQL.
@@ -157,15 +157,6 @@ fn products(values: &[f32], queries: &[[f32; QUERIES]]) -> [[f32; LANES]; QUERIE
         h = add_product(h, query[7], values);
     }
     [a, b, c, d, e, f, g, h]
-}
-
-#[inline(always)]
-fn add_product(sums: [f32; LANES], factor: f32, values: &[f32; LANES]) -> [f32; LANES] {
-    let mut added = sums;
-    for lane in 0..LANES {
-        added[lane] = sums[lane] + factor * values[lane];
-    }
-    added
 }
 
 /// The components of a few queries side by side.

@@ -15,26 +15,23 @@ pub fn padded(dimensions: usize) -> usize {
 pub fn dot(a: &[f32], b: &[f32]) -> f32 {
     let mut lanes = [0f32; LANES];
     for (a, b) in a.as_chunks::<LANES>().0.iter().zip(b.as_chunks::<LANES>().0) {
-        for ((lane, a), b) in lanes.iter_mut().zip(a).zip(b) {
-            *lane += a * b;
-        }
+        lanes = std::array::from_fn(|at| lanes[at] + a[at] * b[at]);
     }
-    let mut width = LANES / 2;
-    while width > 0 {
-        for at in 0..width {
-            lanes[at] += lanes[at + width];
-        }
-        width /= 2;
-    }
-    lanes[0]
+    let eight: [f32; 8] = std::array::from_fn(|at| lanes[at] + lanes[at + 8]);
+    let four: [f32; 4] = std::array::from_fn(|at| eight[at] + eight[at + 4]);
+    (four[0] + four[2]) + (four[1] + four[3])
+}
+
+/// Adds `factor` times the values to the sums, which go by value so that they stay in registers.
+#[inline(always)]
+pub fn add_product(sums: [f32; LANES], factor: f32, values: &[f32; LANES]) -> [f32; LANES] {
+    std::array::from_fn(|lane| sums[lane] + factor * values[lane])
 }
 
 /// Adds `factor` times b to a.
 #[inline(always)]
 pub fn add_scaled(a: &mut [f32], factor: f32, b: &[f32]) {
     for (a, b) in a.as_chunks_mut::<LANES>().0.iter_mut().zip(b.as_chunks::<LANES>().0) {
-        for (a, b) in a.iter_mut().zip(b) {
-            *a += factor * b;
-        }
+        *a = add_product(*a, factor, b);
     }
 }

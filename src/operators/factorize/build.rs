@@ -92,11 +92,14 @@ fn solve(
     stop: &AtomicBool,
 ) -> Result<Table> {
     let mut tables = [chunks];
-    let users = number(&mut tables, &[(0, USER)], &types[USER], id_type)?.ids;
-    let items = number(&mut tables, &[(0, ITEM)], &types[ITEM], id_type)?.ids;
+    let users = number(&mut tables, &[(0, USER)], &types[USER], id_type)?;
+    let items = number(&mut tables, &[(0, ITEM)], &types[ITEM], id_type)?;
+    // Numbers fall with counts, so the first is the longest.
+    let longest = users.counts.first().max(items.counts.first()).map_or(0, |&count| count as usize);
+    let (users, items) = (users.ids, items.ids);
     let [chunks] = tables;
     let rows: usize = chunks.iter().map(Chunk::rows).sum();
-    let vectors = bytes_for(users.len() + items.len(), settings.factors, resources.threads);
+    let vectors = bytes_for(users.len() + items.len(), longest, settings.factors, resources.threads);
     let matrices = Csr::bytes_for(users.len(), rows) + Csr::bytes_for(items.len(), rows);
     let needed = chunks.iter().map(Chunk::bytes).sum::<usize>() + matrices + vectors;
     resources.memory.try_resize(needed).map_err(|_| {
@@ -125,6 +128,7 @@ fn solve(
     }
     drop((by_user, by_item));
     let memory = resources.memory;
+    let vectors = of_users.bytes() + of_items.bytes();
     memory.try_resize(vectors + users.get_array_memory_size() + items.get_array_memory_size())?;
     let ids = concat(&[&users, &items])?;
     Ok(Table { ids, users: users.len(), sides: [of_users, of_items], schema, _memory: memory })
