@@ -116,14 +116,6 @@ pub fn bytes_for(rows: usize, longest: usize, factors: usize, threads: usize) ->
     Vectors::bytes_for(rows, factors) + near + (threads + 3) * padded(factors).pow(2) * size_of::<f64>()
 }
 
-/// Vectors for rows over fixed vectors of their columns: what users who were not there get from the items that were.
-pub fn fold_in(rows: &Csr, columns: &Vectors, settings: &Settings) -> Vectors {
-    let mut found = Vectors { factors: columns.factors, values: vec![0.0; rows.rows() * columns.stride()] };
-    // A few more steps, as these begin from nothing.
-    (0..4).for_each(|_| improve(&mut found, rows, columns, settings));
-    found
-}
-
 /// Moves the vectors of rows towards their minimum.
 fn improve(x: &mut Vectors, rows: &Csr, y: &Vectors, settings: &Settings) {
     let square = y.square(settings.regularization);

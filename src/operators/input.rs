@@ -7,6 +7,7 @@ use datafusion::common::{Column, Result, plan_err};
 use datafusion::logical_expr::{Expr, ExprSchemable, LogicalPlan, LogicalPlanBuilder, cast};
 
 use super::arguments::nearest;
+use super::collect::Columns;
 use super::ids::value_type;
 
 /// The relation given for one argument, and the columns chosen from it so far.
@@ -175,6 +176,24 @@ impl Input {
         }
         self.chosen.push(cast(self.column(column), list).alias(self.name(column)));
         Ok(())
+    }
+
+    /// Reads user, item and weight, as [`Input::interactions`] finds them, and nothing else.
+    pub fn into_interactions(mut self, skip_nulls: bool) -> Result<(Columns, LogicalPlan)> {
+        let (user, item, weight) = self.interactions()?;
+        let columns = Columns {
+            operator: self.operator,
+            ids: vec![self.name(user), self.name(item)],
+            types: vec![self.id_type(user), self.id_type(item)],
+            weight: weight.map(|at| self.name(at)),
+            skip_nulls,
+        };
+        self.choose_id(user, &columns.types[0])?;
+        self.choose_id(item, &columns.types[1])?;
+        if let Some(weight) = weight {
+            self.choose_weight(weight)?;
+        }
+        Ok((columns, self.into_plan()?))
     }
 
     /// The plan that yields the chosen columns.

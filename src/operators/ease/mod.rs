@@ -10,7 +10,6 @@ use datafusion::logical_expr::{Documentation, LogicalPlan};
 
 use self::build::{EaseTask, Settings};
 use super::arguments::Arguments;
-use super::collect::Columns;
 use super::input::Input;
 use super::neighbors::on_null;
 use super::node::OperatorNode;
@@ -68,22 +67,10 @@ one more item, so it is for up to some ten thousand items; where memory is short
         let k = arguments.integer("k", 1..=i64::from(i32::MAX), context)?.unwrap_or(1000) as usize;
         let skip_nulls = on_null(&mut arguments, context)?;
         arguments.finish()?;
-        let mut input = Input::new("ease", "interactions", interactions);
-        let (user, item, weight) = input.interactions()?;
-        let columns = Columns {
-            operator: "ease",
-            ids: vec![input.name(user), input.name(item)],
-            types: vec![input.id_type(user), input.id_type(item)],
-            weight: weight.map(|at| input.name(at)),
-            skip_nulls,
-        };
-        let id_type = input.data_type(item);
-        input.choose_id(user, &columns.types[0])?;
-        input.choose_id(item, &columns.types[1])?;
-        if let Some(weight) = weight {
-            input.choose_weight(weight)?;
-        }
+        let input = Input::new("ease", "interactions", interactions);
+        let id_type = input.data_type(input.interactions()?.1);
+        let (columns, plan) = input.into_interactions(skip_nulls)?;
         let task = EaseTask::new(columns, id_type, Settings { regularization, k });
-        OperatorNode::plan(Arc::new(task), vec![input.into_plan()?])
+        OperatorNode::plan(Arc::new(task), vec![plan])
     }
 }

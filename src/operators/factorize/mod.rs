@@ -11,7 +11,6 @@ use datafusion::logical_expr::{Documentation, LogicalPlan};
 
 use self::build::FactorizeTask;
 use super::arguments::Arguments;
-use super::collect::Columns;
 use super::input::Input;
 use super::neighbors::on_null;
 use super::node::OperatorNode;
@@ -93,21 +92,8 @@ SELECT * FROM nearest(
         };
         let skip_nulls = on_null(&mut arguments, context)?;
         arguments.finish()?;
-        let mut input = Input::new("factorize", "interactions", interactions);
-        let (user, item, weight) = input.interactions()?;
-        let columns = Columns {
-            operator: "factorize",
-            ids: vec![input.name(user), input.name(item)],
-            types: vec![input.id_type(user), input.id_type(item)],
-            weight: weight.map(|at| input.name(at)),
-            skip_nulls,
-        };
+        let (columns, plan) = Input::new("factorize", "interactions", interactions).into_interactions(skip_nulls)?;
         let id_type = if columns.types[0] == columns.types[1] { columns.types[0].clone() } else { DataType::Utf8 };
-        input.choose_id(user, &columns.types[0])?;
-        input.choose_id(item, &columns.types[1])?;
-        if let Some(weight) = weight {
-            input.choose_weight(weight)?;
-        }
-        OperatorNode::plan(Arc::new(FactorizeTask::new(columns, id_type, settings)), vec![input.into_plan()?])
+        OperatorNode::plan(Arc::new(FactorizeTask::new(columns, id_type, settings)), vec![plan])
     }
 }
