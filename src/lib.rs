@@ -6,6 +6,7 @@
 //! - [`project`]: `lakeside.toml` and SQL files become an ordered graph of steps, and that a run.
 //! - [`lake`]: named tables on object stores; written aside, checked, published whole.
 //! - [`session`]: the only place where a DataFusion session is built; statements, stores, files as tables.
+//! - `cluster`: the same session on many machines (with the feature of that name).
 //! - [`operators`]: what stands in FROM: `neighbors`, `recommend`; and writing.
 //! - [`functions`]: scalar and aggregate functions that DataFusion lacks.
 //! - [`kernels`]: the loops, on plain slices; a crate of its own in `src/kernels/`.
@@ -18,6 +19,8 @@
 //! - What a user can get wrong is an error that says where and what is allowed; nothing panics on input.
 
 pub mod cli;
+#[cfg(feature = "cluster")]
+pub mod cluster;
 pub mod error;
 pub mod functions;
 pub mod lake;

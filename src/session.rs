@@ -8,6 +8,7 @@ pub mod statement;
 pub mod stores;
 
 use std::collections::BTreeMap;
+use std::fmt::Debug;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -15,8 +16,9 @@ use datafusion::catalog::TableProvider;
 use datafusion::common::{DFSchema, Result, ScalarValue, TableReference};
 use datafusion::dataframe::DataFrame;
 use datafusion::execution::SessionStateBuilder;
+use datafusion::execution::context::QueryPlanner;
 use datafusion::execution::memory_pool::{FairSpillPool, TrackConsumersPool};
-use datafusion::execution::runtime_env::RuntimeEnvBuilder;
+use datafusion::execution::runtime_env::{RuntimeEnv, RuntimeEnvBuilder};
 use datafusion::logical_expr::{Expr, LogicalPlan};
 use datafusion::physical_optimizer::PhysicalOptimizerRule;
 use datafusion::physical_optimizer::optimizer::PhysicalOptimizer;
@@ -28,6 +30,15 @@ use crate::functions;
 use crate::operators::planner::{LakesidePlanner, OperatorRelations};
 use crate::operators::row_number::NumberSortedRows;
 
+/// Where queries run that do not run in this process.
+pub trait Remote: Debug + Send + Sync {
+    /// The configuration of a session whose queries run there, made from that of a local one.
+    fn config(&self, local: SessionConfig) -> Result<SessionConfig>;
+
+    /// Turns a logical plan into one node that has it run there.
+    fn planner(&self) -> Arc<dyn QueryPlanner + Send + Sync>;
+}
+
 /// What a session may use.
 #[derive(Debug, Clone, Default)]
 pub struct Limits {
@@ -35,6 +46,8 @@ pub struct Limits {
     pub threads: Option<usize>,
     /// Bytes that queries may take together; no limit where not given.
     pub memory: Option<usize>,
+    /// Where queries run; in this process where not given.
+    pub remote: Option<Arc<dyn Remote>>,
 }
 
 impl Limits {
@@ -59,22 +72,11 @@ pub struct Session {
 impl Session {
     /// A session without tables; `$name` in its statements stands for the variable of that name.
     pub fn try_new(limits: &Limits, variables: BTreeMap<String, ScalarValue>) -> Result<Self> {
-        let mut runtime = RuntimeEnvBuilder::new().with_object_store_registry(Arc::new(stores::Stores::default()));
-        if let Some(bytes) = limits.memory {
-            // Names those who hold most when memory runs out.
-            let most = std::num::NonZeroUsize::new(5).unwrap_or(std::num::NonZeroUsize::MIN);
-            runtime = runtime.with_memory_pool(Arc::new(TrackConsumersPool::new(FairSpillPool::new(bytes), most)));
-        }
-        let state = SessionStateBuilder::new()
-            .with_config(config(limits))
-            .with_runtime_env(runtime.build_arc()?)
-            .with_default_features()
-            .with_query_planner(Arc::new(LakesidePlanner))
-            .with_physical_optimizer_rules(optimizer_rules())
-            .build();
-        let context = SessionContext::new_with_state(state);
-        context.register_relation_planner(Arc::new(OperatorRelations))?;
-        functions::register(&context);
+        let (config, planner) = match &limits.remote {
+            Some(remote) => (remote.config(config(limits))?, remote.planner()),
+            None => (config(limits), Arc::new(LakesidePlanner) as _),
+        };
+        let context = context(config, runtime(limits.memory).build_arc()?, planner)?;
         Ok(Self { context, variables: Arc::new(variables), base: None, naming: Arc::default() })
     }
 
@@ -133,7 +135,38 @@ fn optimizer_rules() -> Vec<Arc<dyn PhysicalOptimizerRule + Send + Sync>> {
     rules
 }
 
-fn config(limits: &Limits) -> SessionConfig {
+/// A session's context: DataFusion's functions, rules and formats, and ours.
+pub fn context(
+    config: SessionConfig,
+    runtime: Arc<RuntimeEnv>,
+    planner: Arc<dyn QueryPlanner + Send + Sync>,
+) -> Result<SessionContext> {
+    let state = SessionStateBuilder::new()
+        .with_config(config)
+        .with_runtime_env(runtime)
+        .with_default_features()
+        .with_query_planner(planner)
+        .with_physical_optimizer_rules(optimizer_rules())
+        .build();
+    let context = SessionContext::new_with_state(state);
+    context.register_relation_planner(Arc::new(OperatorRelations))?;
+    functions::register(&context);
+    Ok(context)
+}
+
+/// Every object store, and a pool of so many bytes of memory, or as much as there is.
+pub fn runtime(memory: Option<usize>) -> RuntimeEnvBuilder {
+    let runtime = RuntimeEnvBuilder::new().with_object_store_registry(Arc::new(stores::Stores::default()));
+    let Some(bytes) = memory else {
+        return runtime;
+    };
+    // Names those who hold most when memory runs out.
+    let most = std::num::NonZeroUsize::new(5).unwrap_or(std::num::NonZeroUsize::MIN);
+    runtime.with_memory_pool(Arc::new(TrackConsumersPool::new(FairSpillPool::new(bytes), most)))
+}
+
+/// How queries run.
+pub fn config(limits: &Limits) -> SessionConfig {
     let mut config = SessionConfig::new().with_target_partitions(limits.threads()).with_information_schema(true);
     let options = config.options_mut();
     options.sql_parser.collect_spans = true;

@@ -1,9 +1,12 @@
 //! The commands: one file each. Data goes to stdout, everything else to stderr.
 
 mod check;
+#[cfg(feature = "cluster")]
+mod cluster;
 mod functions;
 mod graph;
 mod init;
+mod limits;
 mod output;
 mod progress;
 mod run;
@@ -12,7 +15,7 @@ mod sql;
 
 use std::process::ExitCode;
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Parser, Subcommand};
 
 use crate::error::{Error, Result};
 use crate::session::Limits;
@@ -36,46 +39,20 @@ enum Command {
     Graph(graph::GraphArgs),
     Sql(sql::SqlArgs),
     Functions(functions::FunctionsArgs),
-}
-
-/// What a command may use of the machine.
-#[derive(Debug, Args)]
-struct LimitArgs {
-    /// Threads to work with, at least 1 [default: all cores]
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
-    threads: Option<u16>,
-    /// Memory that queries may take together, such as 4G or 512M [default: no limit]
-    #[arg(long, value_name = "BYTES", value_parser = parse_bytes)]
-    memory_limit: Option<usize>,
-}
-
-impl LimitArgs {
-    fn limits(&self) -> Limits {
-        Limits { threads: self.threads.map(usize::from), memory: self.memory_limit }
-    }
-}
-
-fn parse_bytes(text: &str) -> Result<usize, String> {
-    let units = [("K", 10), ("M", 20), ("G", 30), ("T", 40)];
-    let upper = text.trim().to_uppercase();
-    let plain = upper.strip_suffix("IB").or(upper.strip_suffix('B')).unwrap_or(&upper);
-    let (digits, shift) = units
-        .iter()
-        .find_map(|(unit, shift)| plain.strip_suffix(unit).map(|digits| (digits, *shift)))
-        .unwrap_or((plain, 0));
-    let bytes = digits.trim().parse::<f64>().ok().map(|number| number * f64::from(1u32 << 10).powi(shift / 10));
-    match bytes {
-        Some(bytes) if bytes >= 1.0 && bytes < usize::MAX as f64 => Ok(bytes as usize),
-        _ => Err(format!("'{text}' is not a size; write a number with K, M, G or T, such as 4G")),
-    }
+    #[cfg(feature = "cluster")]
+    Scheduler(cluster::SchedulerArgs),
+    #[cfg(feature = "cluster")]
+    Executor(cluster::ExecutorArgs),
+    #[cfg(feature = "cluster")]
+    Cluster(cluster::ClusterArgs),
 }
 
 /// Runs the command that the process was called with.
 pub fn main() -> ExitCode {
     let cli = Cli::parse();
     let threads = match &cli.command {
-        Command::Run(args) => args.limits.limits().threads(),
-        Command::Sql(args) => args.limits.limits().threads(),
+        Command::Run(args) => args.limits.threads(),
+        Command::Sql(args) => args.limits.threads(),
         _ => Limits::default().threads(),
     };
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(threads).enable_all().build();
@@ -102,20 +79,18 @@ async fn dispatch(command: Command) -> Result<()> {
         Command::Graph(args) => graph::graph(&args),
         Command::Sql(args) => sql::sql(&args).await,
         Command::Functions(args) => functions::functions(&args),
+        #[cfg(feature = "cluster")]
+        Command::Scheduler(args) => cluster::scheduler(&args).await,
+        #[cfg(feature = "cluster")]
+        Command::Executor(args) => cluster::executor(&args).await,
+        #[cfg(feature = "cluster")]
+        Command::Cluster(args) => cluster::cluster(&args).await,
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn sizes() {
-        assert_eq!(parse_bytes("512M"), Ok(512 << 20));
-        assert_eq!(parse_bytes("1.5GiB"), Ok(3 << 29));
-        assert_eq!(parse_bytes("1000"), Ok(1000));
-        assert!(parse_bytes("lots").is_err() && parse_bytes("0").is_err() && parse_bytes("-1G").is_err());
-    }
 
     #[test]
     fn arguments_are_consistent() {

@@ -4,7 +4,8 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-use super::{LimitArgs, output, progress};
+use super::limits::LimitArgs;
+use super::{output, progress};
 use crate::error::{Error, Result};
 use crate::project::run::{self, Outcome, Report};
 use crate::project::{self, Project};
@@ -27,13 +28,15 @@ pub(super) struct RunArgs {
 
 pub(super) async fn run(args: &RunArgs) -> Result<()> {
     let root = project::find(args.project.as_deref())?;
-    let project = Project::read(&root, &args.limits.limits(), &args.var)?;
+    let engine = args.limits.engine().await?;
+    let project = Project::read(&root, &engine.limits, &args.var)?;
     let total = project.graph.select(&args.select)?.len();
     let start = std::time::Instant::now();
     let mut progress = progress::RunProgress::new(total);
     let reports = tokio::select! {
         reports = run::run(&project, &args.select, &mut progress) => reports?,
         _ = tokio::signal::ctrl_c() => {
+            engine.cancel().await;
             return Err(Error::Steps("stopped; nothing of the steps under way was published".to_owned()));
         }
     };

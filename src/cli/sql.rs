@@ -5,8 +5,9 @@ use std::path::PathBuf;
 
 use clap::Args;
 
+use super::limits::{Engine, LimitArgs};
 use super::output::{Format, print};
-use super::{LimitArgs, shell};
+use super::shell;
 use crate::error::{Error, Result};
 use crate::operators::arguments::nearest;
 use crate::project::{self, Project};
@@ -43,10 +44,11 @@ pub(super) struct SqlArgs {
 pub(super) struct Place {
     pub(super) session: Session,
     pub(super) project: Option<Project>,
+    engine: Engine,
 }
 
 pub(super) async fn sql(args: &SqlArgs) -> Result<()> {
-    let place = Place::open(args)?;
+    let place = Place::open(args).await?;
     let text = match (&args.command, &args.file) {
         (Some(text), _) => text.clone(),
         (None, Some(file)) if file.as_os_str() == "-" => stdin()?,
@@ -56,7 +58,13 @@ pub(super) async fn sql(args: &SqlArgs) -> Result<()> {
         (None, None) if std::io::stdin().is_terminal() => return shell::shell(&place, args.format).await,
         (None, None) => stdin()?,
     };
-    place.run(&text, args.format).await
+    tokio::select! {
+        done = place.run(&text, args.format) => done,
+        _ = tokio::signal::ctrl_c() => {
+            place.engine.cancel().await;
+            Err(Error::Steps("stopped".to_owned()))
+        }
+    }
 }
 
 fn stdin() -> Result<String> {
@@ -66,25 +74,25 @@ fn stdin() -> Result<String> {
 }
 
 impl Place {
-    fn open(args: &SqlArgs) -> Result<Self> {
-        let limits = args.limits.limits();
+    async fn open(args: &SqlArgs) -> Result<Self> {
         let root = match (project::find(args.project.as_deref()), &args.project) {
             (Ok(root), _) => Some(root),
             (Err(error), Some(_)) => return Err(error),
             (Err(_), None) if args.var.is_empty() => None,
             (Err(error), None) => return Err(error),
         };
+        let engine = args.limits.engine().await?;
         match root {
             Some(root) => {
-                let (project, problem) = Project::read_for_queries(&root, &limits, &args.var)?;
+                let (project, problem) = Project::read_for_queries(&root, &engine.limits, &args.var)?;
                 if let Some(problem) = problem {
                     eprintln!("warning: {problem}");
                 }
                 // What a user types is relative to where the user is, not to the project.
                 let here = std::path::Path::new("");
-                Ok(Self { session: project.session.at(here), project: Some(project) })
+                Ok(Self { session: project.session.at(here), project: Some(project), engine })
             }
-            None => Ok(Self { session: Session::try_new(&limits, Default::default())?, project: None }),
+            None => Ok(Self { session: Session::try_new(&engine.limits, Default::default())?, project: None, engine }),
         }
     }
 

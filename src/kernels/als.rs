@@ -6,6 +6,7 @@
 //! steps of conjugate gradients from where it was (Takács, Pilászy and Tikk 2011), which never writes down its matrix.
 
 use rayon::prelude::*;
+use serde::{Deserialize, Serialize};
 
 use super::cpu::{Cpu, Work};
 use super::csr::{Csr, entry};
@@ -13,7 +14,7 @@ use super::prefetch::prefetch;
 use super::simd::{LANES, add_product, add_scaled, dot, padded};
 
 /// What is asked of a factorisation.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct Settings {
     /// The length of vectors.
     pub factors: usize,

@@ -1,10 +1,12 @@
 //! The metrics of `neighbors` and what can be asked of them.
 
+use serde::{Deserialize, Serialize};
+
 use super::weighting::Weighting;
 
 /// A similarity of two entities i and j. `r_ik` is the weight of entity i for feature k, `F_i` the set of its
 /// features, `c = |F_i ∩ F_j|`, `N` the number of features, and `h` the shrinkage that is added to the denominator.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Serialize, Deserialize)]
 pub enum Metric {
     /// `Σ r_ik r_jk / (|r_i| |r_j| + h)`, the norms over all of `F_i` and `F_j`
     Cosine,
@@ -76,7 +78,7 @@ impl Metric {
 }
 
 /// What is asked of a similarity search.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct Settings {
     /// The formula.
     pub metric: Metric,
@@ -101,7 +103,7 @@ pub struct Settings {
 }
 
 /// The exponents of a walk from entity i over features k to entity j.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct Exponents {
     /// By whose power the degree of i divides.
     pub a: f64,

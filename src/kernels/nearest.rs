@@ -1,5 +1,7 @@
 //! The k nearest of many vectors for each of many others, exactly: a product of dense matrices that is never written down.
 
+use serde::{Deserialize, Serialize};
+
 use super::als::Vectors;
 use super::cpu::{Cpu, Work};
 use super::csr::entry;
@@ -8,7 +10,7 @@ use super::simd::{LANES, add_product};
 use super::topk::TopK;
 
 /// What makes vectors near, by the names they have in SQL.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Nearness {
     /// The inner product.
     Dot,

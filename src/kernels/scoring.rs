@@ -7,6 +7,8 @@
 use std::ops::Range;
 use std::sync::Arc;
 
+use serde::{Deserialize, Serialize};
+
 use super::Error;
 use super::cells::{Cell, SingleDot, Weighted};
 use super::csr::{Csr, entry};
@@ -15,7 +17,7 @@ use super::rows::{Rows, RowsRead};
 use super::topk::TopK;
 
 /// Which of the two tables holds the similarities, by whose absolute sum a normalised score is divided.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Serialize, Deserialize)]
 pub enum Side {
     /// A: neighbors of users.
     Users,

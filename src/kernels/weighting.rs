@@ -2,11 +2,13 @@
 //!
 //! All of it works on rows in pieces, as an update of their entries, since not all rows may be in memory at once.
 
+use serde::{Deserialize, Serialize};
+
 use super::csr::entry;
 
 /// How entries are weighted before a metric sees them. With `N` entities, `df` the number of entities that have the
 /// feature, `w` the entry's weight, `len` the sum of the entity's weights and `avg` the mean of `len`:
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Serialize, Deserialize)]
 pub enum Weighting {
     /// `w`
     None,

@@ -85,6 +85,13 @@ impl LocalLake {
     /// Puts the staged folder in the place of the published one.
     pub fn publish(&self, staged: &Staged) -> Result<()> {
         let (new, place) = (self.path(&staged.folder()), self.path(&staged.table));
+        // Attempts at tasks that failed on a cluster may have left files that nobody lists.
+        let mut found = Vec::new();
+        collect_files(&new, String::new(), &mut found)?;
+        for stray in found.iter().filter(|file| !staged.files.iter().any(|listed| listed.path == **file)) {
+            let path = new.join(stray);
+            fs::remove_file(&path).map_err(|e| at(&path, e))?;
+        }
         // What a crash of the machine may lose must be on the disk before it is pointed at.
         for file in &staged.files {
             let path = new.join(&file.path);

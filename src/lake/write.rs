@@ -8,15 +8,11 @@ use datafusion::common::runtime::SpawnedTask;
 use datafusion::common::{DataFusionError, Result};
 use datafusion::dataframe::DataFrame;
 use datafusion::execution::TaskContext;
-use datafusion::execution::object_store::ObjectStoreUrl;
-use datafusion::physical_plan::repartition::RepartitionExec;
-use datafusion::physical_plan::{
-    ExecutionPlan, ExecutionPlanProperties, Partitioning, common, execute_stream_partitioned,
-};
+use datafusion::physical_plan::{ExecutionPlan, common, execute_stream_partitioned};
 use object_store::path::Path;
 
 use super::{Kind, Lake, PRIVATE};
-use crate::operators::write::{Target, WriteExec, WrittenFile, written_files};
+use crate::operators::write::{Target, WriteNode, WrittenFile, write_empty, written_files};
 use crate::session::files;
 
 /// A table that is written but not published.
@@ -62,21 +58,21 @@ fn staging(run: &str, table: &str) -> String {
 impl Lake {
     /// Runs a query and writes its result aside, under names made of run and partition.
     pub async fn stage(&self, run: &str, table: &str, query: DataFrame, partition_by: &[String]) -> Result<Staged> {
-        let task = Arc::new(query.task_ctx());
-        let mut plan = query.create_physical_plan().await?;
-        // A union has a partition for each of its parts; each would write a file of its own.
-        let threads = task.session_config().target_partitions();
-        if plan.output_partitioning().partition_count() > threads {
-            plan = Arc::new(RepartitionExec::try_new(plan, Partitioning::RoundRobinBatch(threads))?);
-        }
         let target = Target {
-            store: self.store_url()?,
+            store: self.store_url().to_owned(),
             folder: self.folder(&staging(run, table))?,
             stem: format!("part-{run}"),
             partition_by: partition_by.to_vec(),
         };
-        let write: Arc<dyn ExecutionPlan> = Arc::new(WriteExec::try_new(plan, target)?);
-        let files = written_files(&collect_all(write, task).await?)?;
+        let schema = Arc::new(query.schema().as_arrow().clone());
+        let (state, plan) = query.into_parts();
+        let write = DataFrame::new(state, WriteNode::plan(plan, target.clone())?);
+        let task = Arc::new(write.task_ctx());
+        let mut files = written_files(&collect_all(write.create_physical_plan().await?, task).await?)?;
+        if files.is_empty() {
+            let store = self.session.context().runtime_env().object_store_registry.get_store(&self.url)?;
+            files = write_empty(store, &target, schema).await?;
+        }
         Ok(Staged { run: run.to_owned(), table: table.to_owned(), files })
     }
 
@@ -87,15 +83,16 @@ impl Lake {
         files::open_parquet(self.session.context(), urls).await
     }
 
-    fn store_url(&self) -> Result<ObjectStoreUrl> {
-        ObjectStoreUrl::parse(&self.url[..url::Position::BeforePath])
+    fn store_url(&self) -> &str {
+        &self.url[..url::Position::BeforePath]
     }
 
     /// A folder of the lake as a path in its store.
-    fn folder(&self, below: &str) -> Result<Path> {
+    fn folder(&self, below: &str) -> Result<String> {
         match &self.kind {
-            Kind::Remote(lake) => Ok(lake.path(below)),
+            Kind::Remote(lake) => Ok(lake.path(below).to_string()),
             Kind::Local(lake) => Path::from_absolute_path(lake.path(below))
+                .map(|path| path.to_string())
                 .map_err(|e| DataFusionError::Configuration(format!("lake {}: {e}", self.url))),
         }
     }

@@ -1,5 +1,6 @@
 //! Reads a stream of (id, id[, weight]) rows to its end, into compact codes.
 
+use std::borrow::Cow;
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -14,6 +15,8 @@ use datafusion::execution::SendableRecordBatchStream;
 use datafusion::execution::disk_manager::DiskManager;
 use datafusion::execution::memory_pool::MemoryReservation;
 use futures::StreamExt;
+use serde::{Deserialize, Serialize};
+use serde_with::{DisplayFromStr, serde_as};
 use tokio::sync::Mutex;
 
 use super::ids::{Interner, Numbering, Space, value_type};
@@ -22,13 +25,15 @@ use crate::kernels::Error;
 use crate::kernels::csr::{self, Csr};
 
 /// How an input is read and how its columns are called in messages.
-#[derive(Debug, Clone, PartialEq)]
+#[serde_as]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Columns {
     /// The operator, for messages.
-    pub operator: &'static str,
+    pub operator: Cow<'static, str>,
     /// The names of the id columns as the user knows them.
     pub ids: Vec<String>,
     /// The types in which ids are interned.
+    #[serde_as(as = "Vec<DisplayFromStr>")]
     pub types: Vec<DataType>,
     /// The name of the weight column, if there is one; it comes last, as Float32.
     pub weight: Option<String>,
@@ -352,7 +357,7 @@ fn complete_rows(batch: &RecordBatch) -> Result<BooleanArray> {
 
 impl Faults {
     fn check(&self, columns: &Columns) -> Result<()> {
-        let operator = columns.operator;
+        let operator = &columns.operator;
         let mut missing = columns.ids.iter().chain(&columns.weight).zip(&self.nulls).filter(|(_, count)| **count > 0);
         if let (false, Some((name, &count))) = (columns.skip_nulls, missing.next()) {
             return exec_err!(

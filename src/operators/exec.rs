@@ -12,23 +12,28 @@ use datafusion::physical_expr::{EquivalenceProperties, PhysicalExpr};
 use datafusion::physical_plan::execution_plan::{Boundedness, EmissionType, PlanProperties, ReplaceChildrenOptions};
 use datafusion::physical_plan::metrics::{BaselineMetrics, ExecutionPlanMetricsSet, MetricBuilder, MetricsSet};
 use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
-use datafusion::physical_plan::{DisplayAs, DisplayFormatType, Distribution, ExecutionPlan, Partitioning};
+use datafusion::physical_plan::{
+    DisplayAs, DisplayFormatType, Distribution, ExecutionPlan, ExecutionPlanProperties, Partitioning,
+};
 use futures::future::{BoxFuture, FutureExt, Shared};
 use futures::{Stream, TryStreamExt};
 
 use super::node::{Built, Resources, Task, Worker};
+use super::shares::{self, Shares};
 
-type BuildFuture = Shared<BoxFuture<'static, Result<Arc<dyn Built>, Arc<DataFusionError>>>>;
+type BuildFuture = Shared<BoxFuture<'static, Result<(Arc<dyn Built>, Shares), Arc<DataFusionError>>>>;
 
 /// Runs a [`Task`].
 ///
 /// Each input is asked for as one partition, since all of it is needed: locally that is one stream fed by all
-/// partitions of the input, on a cluster a broadcast to every task. Whoever is polled first among the output
-/// partitions builds, the others wait for the same result.
+/// partitions of the input, on a cluster a broadcast to every task. The first child is the table of [`shares`], which has
+/// the partitions of the result. Whoever is polled first among the output partitions builds, the others wait for the
+/// same result.
 #[derive(Debug)]
 pub struct OperatorExec {
     task: Arc<dyn Task>,
-    inputs: Vec<Arc<dyn ExecutionPlan>>,
+    /// The table of shares, then the inputs.
+    children: Vec<Arc<dyn ExecutionPlan>>,
     properties: Arc<PlanProperties>,
     metrics: ExecutionPlanMetricsSet,
     build: Mutex<Build>,
@@ -43,20 +48,32 @@ struct Build {
 
 impl OperatorExec {
     /// Runs `task` over `inputs`, its result in `partitions` partitions.
-    pub fn new(task: Arc<dyn Task>, inputs: Vec<Arc<dyn ExecutionPlan>>, partitions: usize) -> Self {
+    pub fn try_new(task: Arc<dyn Task>, inputs: &[Arc<dyn ExecutionPlan>], partitions: usize) -> Result<Self> {
+        let shares = shares::table(partitions.max(1))?;
+        Ok(Self::over(task, std::iter::once(shares).chain(inputs.iter().cloned()).collect()))
+    }
+
+    /// Runs `task` over a table of shares and inputs.
+    pub fn over(task: Arc<dyn Task>, children: Vec<Arc<dyn ExecutionPlan>>) -> Self {
+        let partitions = children.first().map_or(0, |shares| shares.output_partitioning().partition_count());
         let properties = PlanProperties::new(
             EquivalenceProperties::new(task.schema()),
-            Partitioning::UnknownPartitioning(partitions.max(1)),
+            Partitioning::UnknownPartitioning(partitions),
             EmissionType::Final,
             Boundedness::Bounded,
         );
         Self {
             task,
-            inputs,
+            children,
             properties: Arc::new(properties),
             metrics: ExecutionPlanMetricsSet::new(),
             build: Mutex::default(),
         }
+    }
+
+    /// What it does.
+    pub fn task(&self) -> &Arc<dyn Task> {
+        &self.task
     }
 
     fn partitions(&self) -> usize {
@@ -77,17 +94,20 @@ impl OperatorExec {
             return Ok(running.clone());
         }
         let inputs: Vec<SendableRecordBatchStream> =
-            self.inputs.iter().map(|input| input.execute(0, Arc::clone(context))).collect::<Result<_>>()?;
+            self.children[1..].iter().map(|input| input.execute(0, Arc::clone(context))).collect::<Result<_>>()?;
+        let (shares, context) = (Arc::clone(&self.children[0]), Arc::clone(context));
         let memory = MemoryConsumer::new(self.task.name()).register(context.memory_pool());
         let disk = Arc::clone(&context.runtime_env().disk_manager);
-        let resources = Resources { threads: self.partitions(), disk, memory, metrics: self.metrics.clone() };
+        let (threads, metrics) = (self.partitions(), self.metrics.clone());
         let task = Arc::clone(&self.task);
         let time = MetricBuilder::new(&self.metrics).subset_time("build_time", 0);
         let future = async move {
             // Spawned only when polled; dropping the last waiter stops the reading of inputs.
             let work = SpawnedTask::spawn(async move {
                 let _timer = time.timer();
-                task.build(inputs, resources).await
+                let shares = shares::read(&shares, &context).await?;
+                let resources = Resources { threads, shares: shares.clone(), disk, memory, metrics };
+                Ok((task.build(inputs, resources).await?, shares))
             });
             match work.join_unwind().await {
                 Ok(result) => result.map_err(Arc::new),
@@ -118,15 +138,16 @@ impl ExecutionPlan for OperatorExec {
     }
 
     fn required_input_distribution(&self) -> Vec<Distribution> {
-        vec![Distribution::SinglePartition; self.inputs.len()]
+        let inputs = vec![Distribution::SinglePartition; self.children.len() - 1];
+        std::iter::once(Distribution::UnspecifiedDistribution).chain(inputs).collect()
     }
 
     fn benefits_from_input_partitioning(&self) -> Vec<bool> {
-        vec![false; self.inputs.len()]
+        vec![false; self.children.len()]
     }
 
     fn children(&self) -> Vec<&Arc<dyn ExecutionPlan>> {
-        self.inputs.iter().collect()
+        self.children.iter().collect()
     }
 
     fn replace_children(
@@ -134,11 +155,11 @@ impl ExecutionPlan for OperatorExec {
         children: Vec<Arc<dyn ExecutionPlan>>,
         _: ReplaceChildrenOptions,
     ) -> Result<Arc<dyn ExecutionPlan>> {
-        Ok(Arc::new(Self::new(Arc::clone(&self.task), children, self.partitions())))
+        Ok(Arc::new(Self::over(Arc::clone(&self.task), children)))
     }
 
     fn with_new_children(self: Arc<Self>, children: Vec<Arc<dyn ExecutionPlan>>) -> Result<Arc<dyn ExecutionPlan>> {
-        Ok(Arc::new(Self::new(Arc::clone(&self.task), children, self.partitions())))
+        Ok(Arc::new(Self::over(Arc::clone(&self.task), children)))
     }
 
     fn apply_expressions(
@@ -154,7 +175,6 @@ impl ExecutionPlan for OperatorExec {
         }
         let share = Share {
             partition,
-            partitions: self.partitions(),
             built: self.built(&context)?,
             baseline: BaselineMetrics::new(&self.metrics, partition),
             multiply_adds: MetricBuilder::new(&self.metrics).counter("multiply_adds", partition),
@@ -172,7 +192,6 @@ impl ExecutionPlan for OperatorExec {
 /// The blocks of one output partition.
 struct Share {
     partition: usize,
-    partitions: usize,
     built: BuildFuture,
     baseline: BaselineMetrics,
     multiply_adds: datafusion::physical_plan::metrics::Count,
@@ -183,8 +202,8 @@ type Batch = datafusion::arrow::record_batch::RecordBatch;
 
 impl Share {
     async fn start(self) -> Result<impl Stream<Item = Result<Batch>>> {
-        let built = self.built.clone().await.map_err(DataFusionError::Shared)?;
-        let blocks = (self.partition..built.blocks()).step_by(self.partitions);
+        let (built, shares) = self.built.clone().await.map_err(DataFusionError::Shared)?;
+        let blocks = (shares.here[self.partition]..built.blocks()).step_by(shares.of);
         if blocks.len() > 0 {
             self.memory.try_grow(built.worker_bytes())?;
         }

@@ -182,7 +182,7 @@ impl Input {
     pub fn into_interactions(mut self, skip_nulls: bool) -> Result<(Columns, LogicalPlan)> {
         let (user, item, weight) = self.interactions()?;
         let columns = Columns {
-            operator: self.operator,
+            operator: self.operator.into(),
             ids: vec![self.name(user), self.name(item)],
             types: vec![self.id_type(user), self.id_type(item)],
             weight: weight.map(|at| self.name(at)),

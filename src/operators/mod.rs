@@ -14,6 +14,7 @@
 //! A new operator is a folder with a [`planner::Operator`] in it and a line in [`ALL`].
 
 pub mod arguments;
+pub mod codec;
 pub mod collect;
 pub mod ease;
 pub mod exec;
@@ -29,6 +30,7 @@ pub mod planner;
 pub mod ranking_metrics;
 pub mod recommend;
 pub mod row_number;
+pub mod shares;
 pub mod sorted;
 pub mod spill;
 pub mod split;

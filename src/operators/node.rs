@@ -15,6 +15,8 @@ use datafusion::execution::memory_pool::MemoryReservation;
 use datafusion::logical_expr::{Expr, Extension, LogicalPlan, UserDefinedLogicalNodeCore};
 use datafusion::physical_plan::metrics::ExecutionPlanMetricsSet;
 
+use super::shares::Shares;
+
 /// What an operator does once its inputs flow, with all settings fixed.
 #[async_trait]
 pub trait Task: Debug + Send + Sync {
@@ -27,6 +29,9 @@ pub trait Task: Debug + Send + Sync {
     /// The columns of the result.
     fn schema(&self) -> SchemaRef;
 
+    /// All of it as bytes, for other machines; [`super::codec::decode`] reads them.
+    fn encode(&self) -> Result<Vec<u8>>;
+
     /// Reads the inputs to their end and makes what all output partitions share. Called once per execution.
     async fn build(&self, inputs: Vec<SendableRecordBatchStream>, resources: Resources) -> Result<Arc<dyn Built>>;
 }
@@ -35,6 +40,8 @@ pub trait Task: Debug + Send + Sync {
 pub struct Resources {
     /// How many threads may work at once.
     pub threads: usize,
+    /// What of the work is done here.
+    pub shares: Shares,
     /// Where temporary files go.
     pub disk: Arc<DiskManager>,
     /// To be grown before memory is taken; it is held as long as the result of the build.
@@ -53,7 +60,7 @@ impl Resources {
 
 /// The state that all output partitions share: work cut into blocks of output rows.
 pub trait Built: Send + Sync {
-    /// The number of blocks; partition `p` of `n` does the blocks `p, p + n, p + 2n, ..`
+    /// The number of blocks; share `s` of `n` does the blocks `s, s + n, s + 2n, ..`
     fn blocks(&self) -> usize;
 
     /// The bytes that one worker needs for itself.

@@ -10,13 +10,15 @@ use datafusion::execution::context::QueryPlanner;
 use datafusion::logical_expr::physical_planning_context::PhysicalPlanningContext;
 use datafusion::logical_expr::planner::{PlannedRelation, RelationPlanner, RelationPlannerContext, RelationPlanning};
 use datafusion::logical_expr::{DocSection, Documentation, LogicalPlan, LogicalPlanBuilder, UserDefinedLogicalNode};
-use datafusion::physical_plan::ExecutionPlan;
+use datafusion::physical_plan::repartition::RepartitionExec;
+use datafusion::physical_plan::{ExecutionPlan, ExecutionPlanProperties, Partitioning};
 use datafusion::physical_planner::{DefaultPhysicalPlanner, ExtensionPlanner, PhysicalPlanner};
 use datafusion::sql::sqlparser::ast::TableFactor;
 
 use super::arguments::{Arguments, nearest};
 use super::exec::OperatorExec;
 use super::node::OperatorNode;
+use super::write::{WriteExec, WriteNode};
 
 /// The part of the reference where operators stand.
 pub const OPERATORS: DocSection = DocSection { include: true, label: "Operators", description: None };
@@ -87,12 +89,28 @@ impl ExtensionPlanner for OperatorPlanner {
         session: &dyn Session,
         _context: &PhysicalPlanningContext,
     ) -> Result<Option<Arc<dyn ExecutionPlan>>> {
+        let partitions = session.config().target_partitions();
+        if let Some(write) = node.as_any().downcast_ref::<WriteNode>() {
+            return write_plan(write, physical_inputs, partitions).map(Some);
+        }
         let Some(node) = node.as_any().downcast_ref::<OperatorNode>() else {
             return Ok(None);
         };
-        let partitions = session.config().target_partitions();
-        Ok(Some(Arc::new(OperatorExec::new(node.task(), physical_inputs.to_vec(), partitions))))
+        Ok(Some(Arc::new(OperatorExec::try_new(node.task(), physical_inputs, partitions)?)))
     }
+}
+
+/// A union has a partition for each of its parts; each would write a file of its own, so they are brought together.
+fn write_plan(
+    write: &WriteNode,
+    inputs: &[Arc<dyn ExecutionPlan>],
+    partitions: usize,
+) -> Result<Arc<dyn ExecutionPlan>> {
+    let mut input = Arc::clone(&inputs[0]);
+    if input.output_partitioning().partition_count() > partitions {
+        input = Arc::new(RepartitionExec::try_new(input, Partitioning::RoundRobinBatch(partitions))?);
+    }
+    Ok(Arc::new(WriteExec::try_new(input, write.target().clone())?))
 }
 
 /// DataFusion's planner, with operators.

@@ -10,19 +10,20 @@ use std::sync::Arc;
 
 use datafusion::arrow::array::{ArrayRef, UInt64Array};
 use datafusion::arrow::compute::{concat, partition};
+use datafusion::arrow::datatypes::SchemaRef;
 use datafusion::arrow::record_batch::RecordBatch;
 use datafusion::common::Result;
 use datafusion::common::config::ConfigOptions;
 use datafusion::common::tree_node::{Transformed, TransformedResult, TreeNode, TreeNodeRecursion};
 use datafusion::execution::{SendableRecordBatchStream, TaskContext};
-use datafusion::physical_expr::PhysicalExpr;
 use datafusion::physical_expr::window::StandardWindowExpr;
+use datafusion::physical_expr::{EquivalenceProperties, PhysicalExpr};
 use datafusion::physical_optimizer::PhysicalOptimizerRule;
 use datafusion::physical_plan::execution_plan::{CardinalityEffect, PlanProperties, ReplaceChildrenOptions};
 use datafusion::physical_plan::metrics::{BaselineMetrics, ExecutionPlanMetricsSet, MetricsSet};
 use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
 use datafusion::physical_plan::windows::{BoundedWindowAggExec, WindowUDFExpr};
-use datafusion::physical_plan::{DisplayAs, DisplayFormatType, ExecutionPlan, InputOrderMode};
+use datafusion::physical_plan::{DisplayAs, DisplayFormatType, ExecutionPlan, ExecutionPlanProperties, InputOrderMode};
 use futures::StreamExt;
 
 /// Puts a [`RowNumberExec`] in the place of a window operator that only numbers sorted rows.
@@ -54,7 +55,7 @@ impl PhysicalOptimizerRule for NumberSortedRows {
 pub struct RowNumberExec {
     input: Arc<dyn ExecutionPlan>,
     keys: Vec<Arc<dyn PhysicalExpr>>,
-    /// Those of the operator that it stands for: the schema, the order and the partitions are the same.
+    schema: SchemaRef,
     properties: Arc<PlanProperties>,
     metrics: ExecutionPlanMetricsSet,
 }
@@ -67,23 +68,29 @@ impl RowNumberExec {
         let standard = expr.as_any().downcast_ref::<StandardWindowExpr>()?;
         let function = standard.get_standard_func_expr().as_any().downcast_ref::<WindowUDFExpr>()?;
         let sorted = window.input_order_mode == InputOrderMode::Sorted;
-        (sorted && function.fun().name() == "row_number").then(|| Self {
-            input: Arc::clone(window.input()),
-            keys: expr.partition_by().to_vec(),
-            properties: Arc::clone(window.properties()),
-            metrics: ExecutionPlanMetricsSet::new(),
-        })
-    }
-}
-
-impl RowNumberExec {
-    fn over(&self, mut children: Vec<Arc<dyn ExecutionPlan>>) -> Self {
-        Self {
-            input: children.swap_remove(0),
-            keys: self.keys.clone(),
-            properties: Arc::clone(&self.properties),
-            metrics: ExecutionPlanMetricsSet::new(),
+        if !sorted || function.fun().name() != "row_number" {
+            return None;
         }
+        Some(Self::over(Arc::clone(window.input()), expr.partition_by().to_vec(), window.schema()))
+    }
+
+    /// Numbers the rows of `input`; `schema` has its columns and that of the number.
+    pub fn over(input: Arc<dyn ExecutionPlan>, keys: Vec<Arc<dyn PhysicalExpr>>, schema: SchemaRef) -> Self {
+        // Rows stay where they are and in their order, whose columns come before the new one.
+        let mut equivalences = EquivalenceProperties::new(Arc::clone(&schema));
+        equivalences.add_orderings(input.output_ordering().cloned());
+        let properties = PlanProperties::new(
+            equivalences,
+            input.output_partitioning().clone(),
+            input.pipeline_behavior(),
+            input.boundedness(),
+        );
+        Self { input, keys, schema, properties: Arc::new(properties), metrics: ExecutionPlanMetricsSet::new() }
+    }
+
+    /// The columns whose equal values follow each other.
+    pub fn keys(&self) -> &[Arc<dyn PhysicalExpr>] {
+        &self.keys
     }
 }
 
@@ -117,14 +124,14 @@ impl ExecutionPlan for RowNumberExec {
 
     fn replace_children(
         self: Arc<Self>,
-        children: Vec<Arc<dyn ExecutionPlan>>,
+        mut children: Vec<Arc<dyn ExecutionPlan>>,
         _: ReplaceChildrenOptions,
     ) -> Result<Arc<dyn ExecutionPlan>> {
-        Ok(Arc::new(self.over(children)))
+        Ok(Arc::new(Self::over(children.swap_remove(0), self.keys.clone(), Arc::clone(&self.schema))))
     }
 
-    fn with_new_children(self: Arc<Self>, children: Vec<Arc<dyn ExecutionPlan>>) -> Result<Arc<dyn ExecutionPlan>> {
-        Ok(Arc::new(self.over(children)))
+    fn with_new_children(self: Arc<Self>, mut children: Vec<Arc<dyn ExecutionPlan>>) -> Result<Arc<dyn ExecutionPlan>> {
+        Ok(Arc::new(Self::over(children.swap_remove(0), self.keys.clone(), Arc::clone(&self.schema))))
     }
 
     fn apply_expressions(

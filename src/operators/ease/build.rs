@@ -9,10 +9,13 @@ use datafusion::common::runtime::SpawnedTask;
 use datafusion::common::{DataFusionError, Result};
 use datafusion::execution::SendableRecordBatchStream;
 use datafusion::physical_plan::metrics::MetricBuilder;
+use serde::{Deserialize, Serialize};
+use serde_with::{DisplayFromStr, serde_as};
 
 use crate::kernels::csr::Csr;
 use crate::kernels::ease::{bytes_for, ease};
 use crate::kernels::topk::Candidates;
+use crate::operators::codec::encode;
 use crate::operators::collect::{Chunk, Columns, collect, matrix, number};
 use crate::operators::found::{Found, Stop, schema};
 use crate::operators::node::{Built, Resources, Task};
@@ -22,26 +25,26 @@ const USER: usize = 0;
 const ITEM: usize = 1;
 
 /// The settings of a call.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
 pub(super) struct Settings {
     pub regularization: f64,
     pub k: usize,
 }
 
 /// `ease` with all its settings fixed.
-#[derive(Debug)]
+#[serde_as]
+#[derive(Debug, Serialize, Deserialize)]
 pub struct EaseTask {
     columns: Columns,
     /// The type in which items go out.
+    #[serde_as(as = "DisplayFromStr")]
     id_type: DataType,
     settings: Settings,
-    schema: SchemaRef,
 }
 
 impl EaseTask {
     pub(super) fn new(columns: Columns, id_type: DataType, settings: Settings) -> Self {
-        let schema = schema(&columns.ids[ITEM], &id_type);
-        Self { columns, id_type, settings, schema }
+        Self { columns, id_type, settings }
     }
 }
 
@@ -60,7 +63,11 @@ impl Task for EaseTask {
     }
 
     fn schema(&self) -> SchemaRef {
-        Arc::clone(&self.schema)
+        schema(&self.columns.ids[ITEM], &self.id_type)
+    }
+
+    fn encode(&self) -> Result<Vec<u8>> {
+        encode(self)
     }
 
     async fn build(&self, mut inputs: Vec<SendableRecordBatchStream>, resources: Resources) -> Result<Arc<dyn Built>> {

@@ -8,7 +8,8 @@ use datafusion::common::{Result, plan_err};
 use datafusion::logical_expr::planner::RelationPlannerContext;
 use datafusion::logical_expr::{Documentation, LogicalPlan};
 
-use self::build::{EaseTask, Settings};
+pub use self::build::EaseTask;
+use self::build::Settings;
 use super::arguments::Arguments;
 use super::input::Input;
 use super::neighbors::on_null;

@@ -14,9 +14,12 @@ use datafusion::common::{DataFusionError, Result, exec_err};
 use datafusion::execution::SendableRecordBatchStream;
 use datafusion::execution::memory_pool::MemoryReservation;
 use datafusion::physical_plan::metrics::MetricBuilder;
+use serde::{Deserialize, Serialize};
+use serde_with::{DisplayFromStr, serde_as};
 
 use crate::kernels::als::{Settings, Vectors, bytes_for, factorize};
 use crate::kernels::csr::{Csr, entry};
+use crate::operators::codec::encode;
 use crate::operators::collect::{Chunk, Columns, LARGEST_WEIGHT, collect, matrix, number};
 use crate::operators::found::Stop;
 use crate::operators::node::{Built, Resources, Task, Worker, rows_per_block};
@@ -25,22 +28,18 @@ const USER: usize = 0;
 const ITEM: usize = 1;
 
 /// `factorize` with all its settings fixed.
-#[derive(Debug)]
+#[serde_as]
+#[derive(Debug, Serialize, Deserialize)]
 pub struct FactorizeTask {
     columns: Columns,
+    #[serde_as(as = "DisplayFromStr")]
     id_type: DataType,
     settings: Settings,
-    schema: SchemaRef,
 }
 
 impl FactorizeTask {
     pub(super) fn new(columns: Columns, id_type: DataType, settings: Settings) -> Self {
-        let schema = Arc::new(Schema::new(vec![
-            Field::new("side", DataType::Utf8, false),
-            Field::new("id", id_type.clone(), false),
-            Field::new("vector", DataType::List(component()), false),
-        ]));
-        Self { columns, id_type, settings, schema }
+        Self { columns, id_type, settings }
     }
 }
 
@@ -66,7 +65,15 @@ impl Task for FactorizeTask {
     }
 
     fn schema(&self) -> SchemaRef {
-        Arc::clone(&self.schema)
+        Arc::new(Schema::new(vec![
+            Field::new("side", DataType::Utf8, false),
+            Field::new("id", self.id_type.clone(), false),
+            Field::new("vector", DataType::List(component()), false),
+        ]))
+    }
+
+    fn encode(&self) -> Result<Vec<u8>> {
+        encode(self)
     }
 
     async fn build(&self, mut inputs: Vec<SendableRecordBatchStream>, resources: Resources) -> Result<Arc<dyn Built>> {

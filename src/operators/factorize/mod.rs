@@ -9,7 +9,7 @@ use datafusion::common::{Result, plan_err};
 use datafusion::logical_expr::planner::RelationPlannerContext;
 use datafusion::logical_expr::{Documentation, LogicalPlan};
 
-use self::build::FactorizeTask;
+pub use self::build::FactorizeTask;
 use super::arguments::Arguments;
 use super::input::Input;
 use super::neighbors::on_null;

@@ -10,19 +10,22 @@ use datafusion::arrow::record_batch::RecordBatch;
 use datafusion::common::{Result, exec_err};
 use datafusion::execution::SendableRecordBatchStream;
 use datafusion::execution::memory_pool::MemoryReservation;
+use serde::{Deserialize, Serialize};
+use serde_with::{DisplayFromStr, serde_as};
 
 use super::NAME;
 use super::read::{Table, read};
 use crate::kernels::csr::Csr;
 use crate::kernels::nearest::{Candidates, Nearness};
 use crate::kernels::rows::Rows;
+use crate::operators::codec::encode;
 use crate::operators::collect::{Chunk, Columns, collect, matrix};
 use crate::operators::ids::value_type;
 use crate::operators::node::{Built, Resources, Task, Worker};
 use crate::operators::spill::from_kernel;
 
 /// The settings of a call.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
 pub(super) struct Settings {
     pub nearness: Nearness,
     pub k: usize,
@@ -31,24 +34,21 @@ pub(super) struct Settings {
 }
 
 /// `nearest` with all its settings fixed. Its inputs are queries, candidates, and pairs to leave out.
-#[derive(Debug)]
+#[serde_as]
+#[derive(Debug, Serialize, Deserialize)]
 pub struct NearestTask {
+    /// How the columns of ids are called.
+    names: [String; 2],
     /// The types in which ids go out.
+    #[serde_as(as = "[DisplayFromStr; 2]")]
     types: [DataType; 2],
     settings: Settings,
     excluded: Option<Columns>,
-    schema: SchemaRef,
 }
 
 impl NearestTask {
     pub(super) fn new(names: [String; 2], types: [DataType; 2], settings: Settings, excluded: Option<Columns>) -> Self {
-        let schema = Arc::new(Schema::new(vec![
-            Field::new(&names[0], types[0].clone(), false),
-            Field::new(&names[1], types[1].clone(), false),
-            Field::new("score", DataType::Float32, false),
-            Field::new("rank", DataType::Int32, false),
-        ]));
-        Self { types, settings, excluded, schema }
+        Self { names, types, settings, excluded }
     }
 }
 
@@ -65,7 +65,16 @@ impl Task for NearestTask {
     }
 
     fn schema(&self) -> SchemaRef {
-        Arc::clone(&self.schema)
+        Arc::new(Schema::new(vec![
+            Field::new(&self.names[0], self.types[0].clone(), false),
+            Field::new(&self.names[1], self.types[1].clone(), false),
+            Field::new("score", DataType::Float32, false),
+            Field::new("rank", DataType::Int32, false),
+        ]))
+    }
+
+    fn encode(&self) -> Result<Vec<u8>> {
+        encode(self)
     }
 
     async fn build(&self, inputs: Vec<SendableRecordBatchStream>, resources: Resources) -> Result<Arc<dyn Built>> {

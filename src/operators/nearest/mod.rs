@@ -9,7 +9,8 @@ use datafusion::common::{Result, plan_err};
 use datafusion::logical_expr::planner::RelationPlannerContext;
 use datafusion::logical_expr::{Documentation, LogicalPlan};
 
-use self::build::{NearestTask, Settings};
+pub use self::build::NearestTask;
+use self::build::Settings;
 use super::arguments::Arguments;
 use super::collect::Columns;
 use super::input::Input;
@@ -80,7 +81,7 @@ is then not its own neighbor), `score` (Float32) and `rank` (Int32 from 1). Equa
             let mut input = Input::new(NAME, "exclude", exclude);
             let (query, candidate) = (input.at(0, "query")?, input.at(1, "candidate")?);
             excluded = Some(Columns {
-                operator: NAME,
+                operator: NAME.into(),
                 ids: vec![input.name(query), input.name(candidate)],
                 types: vec![queries.value_type.clone(), candidates.value_type.clone()],
                 weight: None,

@@ -7,9 +7,12 @@ use datafusion::arrow::datatypes::{DataType, SchemaRef};
 use datafusion::common::runtime::SpawnedTask;
 use datafusion::common::{DataFusionError, Result};
 use datafusion::execution::SendableRecordBatchStream;
+use serde::{Deserialize, Serialize};
+use serde_with::{DisplayFromStr, serde_as};
 
 use super::search::{Search, Types};
 use crate::kernels::metric::Settings;
+use crate::operators::codec::encode;
 use crate::operators::collect::{Columns, collect};
 use crate::operators::found::{Found, Stop, schema};
 use crate::operators::node::{Built, Resources, Task};
@@ -18,20 +21,20 @@ pub(super) const ENTITY: usize = 0;
 pub(super) const FEATURE: usize = 1;
 
 /// `neighbors` with all its settings fixed.
-#[derive(Debug)]
+#[serde_as]
+#[derive(Debug, Serialize, Deserialize)]
 pub struct NeighborsTask {
     columns: Columns,
     /// The type in which ids go out: what they came in, dictionaries included.
+    #[serde_as(as = "DisplayFromStr")]
     id_type: DataType,
     settings: Settings,
-    schema: SchemaRef,
 }
 
 impl NeighborsTask {
     /// Reads its input as `columns` say.
     pub fn new(columns: Columns, id_type: DataType, settings: Settings) -> Self {
-        let schema = schema(&columns.ids[ENTITY], &id_type);
-        Self { columns, id_type, settings, schema }
+        Self { columns, id_type, settings }
     }
 }
 
@@ -61,7 +64,11 @@ impl Task for NeighborsTask {
     }
 
     fn schema(&self) -> SchemaRef {
-        Arc::clone(&self.schema)
+        schema(&self.columns.ids[ENTITY], &self.id_type)
+    }
+
+    fn encode(&self) -> Result<Vec<u8>> {
+        encode(self)
     }
 
     async fn build(&self, mut inputs: Vec<SendableRecordBatchStream>, resources: Resources) -> Result<Arc<dyn Built>> {

@@ -10,7 +10,7 @@ use datafusion::common::{Result, plan_err};
 use datafusion::logical_expr::planner::RelationPlannerContext;
 use datafusion::logical_expr::{Documentation, LogicalPlan};
 
-use self::build::NeighborsTask;
+pub use self::build::NeighborsTask;
 use super::arguments::Arguments;
 use super::collect::Columns;
 use super::input::Input;
@@ -67,7 +67,7 @@ fn plan(
     skip_nulls: bool,
 ) -> Result<LogicalPlan> {
     let columns = Columns {
-        operator: "neighbors",
+        operator: "neighbors".into(),
         ids: vec![input.name(entity), input.name(feature)],
         types: vec![input.id_type(entity), input.id_type(feature)],
         weight: weight.map(|at| input.name(at)),

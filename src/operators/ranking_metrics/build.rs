@@ -11,9 +11,12 @@ use datafusion::common::runtime::SpawnedTask;
 use datafusion::common::{DataFusionError, Result, exec_err};
 use datafusion::execution::SendableRecordBatchStream;
 use datafusion::execution::memory_pool::MemoryReservation;
+use serde::{Deserialize, Serialize};
+use serde_with::{DisplayFromStr, serde_as};
 
 use crate::kernels::csr::{Csr, entry};
 use crate::kernels::ranking::{Found, Lists, Mean, OF_ALL, OF_LIST, OF_POPULARITY, Popularity};
+use crate::operators::codec::encode;
 use crate::operators::collect::{Chunk, Columns, collect, matrix, number};
 use crate::operators::ids::Numbering;
 use crate::operators::node::{Built, Resources, Task, Worker};
@@ -26,32 +29,36 @@ const MODEL: usize = 2;
 const SEGMENT: usize = 1;
 
 /// What lists are ordered by.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub(super) enum RankedBy {
     Rank,
     Score,
 }
 
 /// Where the inputs stand that need not be there, and the types of words.
-#[derive(Debug, Clone)]
+#[serde_as]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub(super) struct Parts {
     pub history: Option<usize>,
     pub segments: Option<usize>,
+    #[serde_as(as = "Option<DisplayFromStr>")]
     pub model_type: Option<DataType>,
+    #[serde_as(as = "Option<DisplayFromStr>")]
     pub segment_type: Option<DataType>,
 }
 
 /// `ranking_metrics` with all its settings fixed.
-#[derive(Debug)]
+#[serde_as]
+#[derive(Debug, Serialize, Deserialize)]
 pub struct MetricsTask {
     columns: Vec<Columns>,
     /// The types of users and items.
+    #[serde_as(as = "[DisplayFromStr; 2]")]
     types: [DataType; 2],
     ranked_by: RankedBy,
     /// Rising.
     ks: Vec<usize>,
     parts: Parts,
-    schema: SchemaRef,
 }
 
 impl MetricsTask {
@@ -62,16 +69,7 @@ impl MetricsTask {
         ks: Vec<usize>,
         parts: Parts,
     ) -> Self {
-        let schema = Arc::new(Schema::new(vec![
-            Field::new("model", DataType::Utf8, false),
-            Field::new("metric", DataType::Utf8, false),
-            Field::new("k", DataType::Int32, false),
-            Field::new("segment", DataType::Utf8, false),
-            Field::new("value", DataType::Float64, true),
-            Field::new("ci_low", DataType::Float64, true),
-            Field::new("ci_high", DataType::Float64, true),
-        ]));
-        Self { columns, types, ranked_by, ks, parts, schema }
+        Self { columns, types, ranked_by, ks, parts }
     }
 }
 
@@ -95,7 +93,19 @@ impl Task for MetricsTask {
     }
 
     fn schema(&self) -> SchemaRef {
-        Arc::clone(&self.schema)
+        Arc::new(Schema::new(vec![
+            Field::new("model", DataType::Utf8, false),
+            Field::new("metric", DataType::Utf8, false),
+            Field::new("k", DataType::Int32, false),
+            Field::new("segment", DataType::Utf8, false),
+            Field::new("value", DataType::Float64, true),
+            Field::new("ci_low", DataType::Float64, true),
+            Field::new("ci_high", DataType::Float64, true),
+        ]))
+    }
+
+    fn encode(&self) -> Result<Vec<u8>> {
+        encode(self)
     }
 
     async fn build(&self, inputs: Vec<SendableRecordBatchStream>, resources: Resources) -> Result<Arc<dyn Built>> {

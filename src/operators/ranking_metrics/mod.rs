@@ -10,7 +10,8 @@ use datafusion::common::{Result, plan_err};
 use datafusion::logical_expr::planner::RelationPlannerContext;
 use datafusion::logical_expr::{Documentation, LogicalPlan};
 
-use self::build::{MetricsTask, Parts, RankedBy};
+pub use self::build::MetricsTask;
+use self::build::{Parts, RankedBy};
 use super::arguments::Arguments;
 use super::collect::Columns;
 use super::ids::value_type;
@@ -113,7 +114,7 @@ impl Inputs {
     /// Adds an input with these columns as ids; returns where it stands.
     fn add(&mut self, mut input: Input, ids: Vec<(usize, DataType)>, weight: Option<usize>) -> Result<usize> {
         self.columns.push(Columns {
-            operator: NAME,
+            operator: NAME.into(),
             ids: ids.iter().map(|(column, _)| input.name(*column)).collect(),
             types: ids.iter().map(|(_, data_type)| value_type(data_type)).collect(),
             weight: weight.map(|column| input.name(column)),

@@ -14,11 +14,13 @@ use datafusion::common::{DataFusionError, Result, exec_err};
 use datafusion::execution::SendableRecordBatchStream;
 use datafusion::execution::memory_pool::MemoryReservation;
 use datafusion::physical_plan::metrics::MetricBuilder;
+use serde::{Deserialize, Serialize};
 
 use super::IdTypes;
 use crate::kernels::csr::Csr;
 use crate::kernels::rows::Rows;
 use crate::kernels::scoring::{Recommendations, Score, Scoring, Side};
+use crate::operators::codec::encode;
 use crate::operators::collect::{Chunk, Columns, collect, matrix, number};
 use crate::operators::ids::Numbering;
 use crate::operators::node::{BLOCKS_PER_THREAD, Built, Resources, Task, Worker, rows_per_block};
@@ -26,7 +28,7 @@ use crate::operators::sorted::{fit, largest, offsets_of, spill_rows};
 use crate::operators::spill::from_kernel;
 
 /// The settings of a call.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
 pub(super) struct Settings {
     pub side: Side,
     pub k: usize,
@@ -36,7 +38,7 @@ pub(super) struct Settings {
 }
 
 /// Which inputs are masks, and whether they hold pairs.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
 pub(super) struct Parts {
     pub exclude: Option<(usize, bool)>,
     pub candidates: Option<(usize, bool)>,
@@ -46,27 +48,17 @@ const HISTORY: usize = 0;
 const NEIGHBORS: usize = 1;
 
 /// `recommend` with all its settings fixed. Its inputs are the history, the neighbors, and the masks there are.
-#[derive(Debug)]
+#[derive(Debug, Serialize, Deserialize)]
 pub struct RecommendTask {
     columns: Vec<Columns>,
     types: IdTypes,
     settings: Settings,
     parts: Parts,
-    schema: SchemaRef,
 }
 
 impl RecommendTask {
     pub(super) fn new(columns: Vec<Columns>, types: IdTypes, settings: Settings, parts: Parts) -> Self {
-        let mut fields = vec![
-            Field::new("user_id", types.user.clone(), false),
-            Field::new("item_id", types.item.clone(), false),
-            Field::new("score", DataType::Float32, false),
-            Field::new("rank", DataType::Int32, false),
-        ];
-        if settings.reasons > 0 {
-            fields.push(Field::new("because", DataType::List(reason_field(&types, settings.side)), false));
-        }
-        Self { columns, types, settings, parts, schema: Arc::new(Schema::new(fields)) }
+        Self { columns, types, settings, parts }
     }
 }
 
@@ -108,7 +100,21 @@ impl Task for RecommendTask {
     }
 
     fn schema(&self) -> SchemaRef {
-        Arc::clone(&self.schema)
+        let mut fields = vec![
+            Field::new("user_id", self.types.user.clone(), false),
+            Field::new("item_id", self.types.item.clone(), false),
+            Field::new("score", DataType::Float32, false),
+            Field::new("rank", DataType::Int32, false),
+        ];
+        if self.settings.reasons > 0 {
+            let reason = reason_field(&self.types, self.settings.side);
+            fields.push(Field::new("because", DataType::List(reason), false));
+        }
+        Arc::new(Schema::new(fields))
+    }
+
+    fn encode(&self) -> Result<Vec<u8>> {
+        encode(self)
     }
 
     async fn build(&self, inputs: Vec<SendableRecordBatchStream>, resources: Resources) -> Result<Arc<dyn Built>> {

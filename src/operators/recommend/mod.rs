@@ -9,8 +9,11 @@ use datafusion::arrow::datatypes::DataType;
 use datafusion::common::{Result, plan_err};
 use datafusion::logical_expr::planner::RelationPlannerContext;
 use datafusion::logical_expr::{Documentation, LogicalPlan};
+use serde::{Deserialize, Serialize};
+use serde_with::{DisplayFromStr, serde_as};
 
-use self::build::{Parts, RecommendTask, Settings};
+pub use self::build::RecommendTask;
+use self::build::{Parts, Settings};
 use super::arguments::Arguments;
 use super::collect::Columns;
 use super::ids::value_type;
@@ -80,9 +83,12 @@ impl Operator for RecommendOperator {
 }
 
 /// The types of ids: as users and items go out.
-#[derive(Debug, Clone)]
+#[serde_as]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub(super) struct IdTypes {
+    #[serde_as(as = "DisplayFromStr")]
     pub user: DataType,
+    #[serde_as(as = "DisplayFromStr")]
     pub item: DataType,
 }
 
@@ -173,7 +179,7 @@ impl Inputs {
 
     fn add(&mut self, mut input: Input, ids: &[(usize, DataType)], weight: Option<usize>) -> Result<()> {
         self.columns.push(Columns {
-            operator: "recommend",
+            operator: "recommend".into(),
             ids: ids.iter().map(|(column, _)| input.name(*column)).collect(),
             types: ids.iter().map(|(_, data_type)| data_type.clone()).collect(),
             weight: weight.map(|column| input.name(column)),

@@ -15,7 +15,7 @@ use object_store::ObjectStore;
 use object_store::buffered::BufWriter;
 use object_store::path::Path;
 
-use super::{Target, WrittenFile};
+use super::WrittenFile;
 
 /// A file is closed and the next begun when it has grown to this; object stores copy files of up to 5 GB at once.
 const FILE_BYTES: usize = 1 << 30;
@@ -28,9 +28,9 @@ type Writer = AsyncArrowWriter<BufWriter>;
 /// Writers of one partition: one open file for each sub-folder.
 pub struct PartitionFiles {
     store: Arc<dyn ObjectStore>,
-    target: Target,
+    folder: String,
+    name: String,
     keys: Vec<usize>,
-    partition: usize,
     schema: SchemaRef,
     open: BTreeMap<String, (String, Writer)>,
     begun: usize,
@@ -38,15 +38,10 @@ pub struct PartitionFiles {
 }
 
 impl PartitionFiles {
-    /// No files yet.
-    pub fn new(
-        store: Arc<dyn ObjectStore>,
-        target: Target,
-        keys: Vec<usize>,
-        partition: usize,
-        schema: SchemaRef,
-    ) -> Self {
-        Self { store, target, keys, partition, schema, open: BTreeMap::new(), begun: 0, written: Vec::new() }
+    /// No files yet. They will be in `folder` and their names begin with `name`; the values of the columns `keys` name
+    /// sub-folders.
+    pub fn new(store: Arc<dyn ObjectStore>, folder: String, name: String, keys: Vec<usize>, schema: SchemaRef) -> Self {
+        Self { store, folder, name, keys, schema, open: BTreeMap::new(), begun: 0, written: Vec::new() }
     }
 
     /// Writes the rows of a batch, each to the file of its sub-folder.
@@ -63,7 +58,8 @@ impl PartitionFiles {
         Ok(())
     }
 
-    async fn write_to(&mut self, folder: String, batch: RecordBatch) -> Result<()> {
+    /// Writes a batch to the file of a sub-folder, or of none.
+    pub async fn write_to(&mut self, folder: String, batch: RecordBatch) -> Result<()> {
         if !self.open.contains_key(&folder) {
             let begun = self.begin(&folder)?;
             self.open.insert(folder.clone(), begun);
@@ -83,9 +79,9 @@ impl PartitionFiles {
     fn begin(&mut self, folder: &str) -> Result<(String, Writer)> {
         let number = self.begun;
         self.begun += 1;
-        let file = format!("{}-{:05}-{number:03}.parquet", self.target.stem, self.partition);
+        let file = format!("{}-{number:03}.parquet", self.name);
         let path = if folder.is_empty() { file } else { format!("{folder}/{file}") };
-        let location = Path::parse(format!("{}/{path}", self.target.folder))
+        let location = Path::parse(format!("{}/{path}", self.folder))
             .map_err(|e| DataFusionError::Execution(format!("'{path}' cannot name a file: {e}")))?;
         let properties = WriterProperties::builder()
             .set_compression(Compression::ZSTD(ZstdLevel::try_new(1)?))
@@ -102,13 +98,8 @@ impl PartitionFiles {
         Ok(())
     }
 
-    /// Closes all files and tells what was written. The first partition writes a file even without a row, so that
-    /// a table without rows still has columns.
+    /// Closes all files and tells what was written.
     pub async fn finish(mut self) -> Result<Vec<WrittenFile>> {
-        if self.partition == 0 && self.begun == 0 {
-            let begun = self.begin("")?;
-            self.open.insert(String::new(), begun);
-        }
         for (path, writer) in std::mem::take(&mut self.open).into_values() {
             self.close(path, writer).await?;
         }

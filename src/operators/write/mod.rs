@@ -4,6 +4,7 @@
 //! publishes what the manifest lists.
 
 mod files;
+mod node;
 
 use std::fmt;
 use std::sync::Arc;
@@ -22,22 +23,34 @@ use datafusion::physical_plan::metrics::{BaselineMetrics, ExecutionPlanMetricsSe
 use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
 use datafusion::physical_plan::{DisplayAs, DisplayFormatType, ExecutionPlan, ExecutionPlanProperties, Partitioning};
 use futures::StreamExt;
-use object_store::path::Path;
+use object_store::ObjectStore;
+use serde::{Deserialize, Serialize};
 
 use self::files::PartitionFiles;
+pub use self::node::WriteNode;
 
 /// Where the files of one table go.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Serialize, Deserialize)]
 pub struct Target {
-    /// The store.
-    pub store: ObjectStoreUrl,
+    /// The URL of the store.
+    pub store: String,
     /// The folder in the store.
-    pub folder: Path,
-    /// What the names of files begin with; the partition and a number follow.
+    pub folder: String,
+    /// What the names of files begin with; task, partition and a number follow.
     pub stem: String,
     /// The columns whose values name sub-folders (`week=7/`); they stay in the files as well, so that each file
     /// stands on its own.
     pub partition_by: Vec<String>,
+}
+
+impl fmt::Display for Target {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "folder={}", self.folder)?;
+        match self.partition_by.is_empty() {
+            true => Ok(()),
+            false => write!(f, ", partition_by={}", self.partition_by.join(", ")),
+        }
+    }
 }
 
 /// A file that was written.
@@ -62,6 +75,11 @@ pub struct WriteExec {
 }
 
 impl WriteExec {
+    /// Where the files go.
+    pub fn target(&self) -> &Target {
+        &self.target
+    }
+
     /// Writes `input` to `target`. Fails where a column of `partition_by` does not exist.
     pub fn try_new(input: Arc<dyn ExecutionPlan>, target: Target) -> Result<Self> {
         let schema = input.schema();
@@ -84,6 +102,25 @@ impl WriteExec {
         );
         Ok(Self { input, target, keys, properties: Arc::new(properties), metrics: ExecutionPlanMetricsSet::new() })
     }
+}
+
+/// What sets the files of this task apart from those of others, and of other attempts at it: on a cluster the numbers in
+/// its name, `TID job/stage.attempt/task.attempt`.
+fn task_name(context: &TaskContext) -> String {
+    let Some((_, numbers)) =
+        context.task_id().and_then(|id| id.split_once('/').map(|(a, b)| (a.to_owned(), b.to_owned())))
+    else {
+        return String::new();
+    };
+    format!("-{}", numbers.replace(|c: char| !c.is_ascii_digit(), "-"))
+}
+
+/// Writes a file without a row, so that a table without rows still has columns.
+pub async fn write_empty(store: Arc<dyn ObjectStore>, target: &Target, schema: SchemaRef) -> Result<Vec<WrittenFile>> {
+    let name = format!("{}-00000", target.stem);
+    let mut files = PartitionFiles::new(store, target.folder.clone(), name, Vec::new(), Arc::clone(&schema));
+    files.write_to(String::new(), RecordBatch::new_empty(schema)).await?;
+    files.finish().await
 }
 
 fn manifest_schema() -> SchemaRef {
@@ -117,11 +154,7 @@ pub fn written_files(batches: &[RecordBatch]) -> Result<Vec<WrittenFile>> {
 
 impl DisplayAs for WriteExec {
     fn fmt_as(&self, _: DisplayFormatType, f: &mut fmt::Formatter) -> fmt::Result {
-        write!(f, "WriteExec: folder={}", self.target.folder)?;
-        match self.target.partition_by.is_empty() {
-            true => Ok(()),
-            false => write!(f, ", partition_by={}", self.target.partition_by.join(", ")),
-        }
+        write!(f, "WriteExec: {}", self.target)
     }
 }
 
@@ -138,8 +171,9 @@ impl ExecutionPlan for WriteExec {
         vec![false]
     }
 
+    /// Rows are written in the order in which they come, so sorting them is not in vain.
     fn maintains_input_order(&self) -> Vec<bool> {
-        vec![false]
+        vec![true]
     }
 
     fn children(&self) -> Vec<&Arc<dyn ExecutionPlan>> {
@@ -167,10 +201,11 @@ impl ExecutionPlan for WriteExec {
 
     fn execute(&self, partition: usize, context: Arc<TaskContext>) -> Result<SendableRecordBatchStream> {
         let mut input = self.input.execute(partition, Arc::clone(&context))?;
-        let store = context.runtime_env().object_store(&self.target.store)?;
+        let store = context.runtime_env().object_store(ObjectStoreUrl::parse(&self.target.store)?)?;
         let baseline = BaselineMetrics::new(&self.metrics, partition);
-        let mut files =
-            PartitionFiles::new(store, self.target.clone(), self.keys.clone(), partition, self.input.schema());
+        let name = format!("{}{}-{partition:05}", self.target.stem, task_name(&context));
+        let folder = self.target.folder.clone();
+        let mut files = PartitionFiles::new(store, folder, name, self.keys.clone(), self.input.schema());
         let work = async move {
             while let Some(batch) = input.next().await {
                 let batch = batch?;

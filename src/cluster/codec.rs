@@ -1,0 +1,234 @@
+//! Our nodes and tables in plans that go from one machine to another; everything else is left to Ballista's codecs.
+//!
+//! What is ours begins with [`OURS`], so that neither side takes the other's bytes for its own.
+
+use std::io::Cursor;
+use std::sync::Arc;
+
+use ballista_core::serde::{BallistaLogicalExtensionCodec, BallistaPhysicalExtensionCodec};
+use datafusion::arrow::datatypes::{DataType, Field, Schema, SchemaRef};
+use datafusion::arrow::ipc::reader::StreamReader;
+use datafusion::arrow::ipc::writer::StreamWriter;
+use datafusion::catalog::{MemTable, TableProvider};
+use datafusion::common::{DataFusionError, Result, TableReference, internal_datafusion_err, internal_err, plan_err};
+use datafusion::datasource::file_format::FileFormatFactory;
+use datafusion::execution::TaskContext;
+use datafusion::logical_expr::{AggregateUDF, Extension, LogicalPlan, ScalarUDF, WindowUDF};
+use datafusion::physical_plan::ExecutionPlan;
+use datafusion_proto::logical_plan::LogicalExtensionCodec;
+use datafusion_proto::physical_plan::{
+    PhysicalExtensionCodec, PhysicalPlanDecodeContext, PhysicalProtoConverterExtension,
+};
+use datafusion_proto::protobuf::PhysicalExprNode;
+use prost::Message;
+use serde::{Deserialize, Serialize};
+
+use crate::operators::codec::decode;
+use crate::operators::exec::OperatorExec;
+use crate::operators::node::OperatorNode;
+use crate::operators::row_number::RowNumberExec;
+use crate::operators::write::{Target, WriteExec, WriteNode};
+
+/// What our bytes begin with. Ballista's are protobuf messages, none of which begins like this.
+const OURS: &[u8] = b"\xffLKS";
+
+/// The largest table in memory that is sent along with a plan.
+const TABLE_BYTES: usize = 16 << 20;
+
+/// One of our nodes, without its inputs.
+#[derive(Debug, Serialize, Deserialize)]
+enum Node {
+    /// An operator of SQL: the name of its task, and its fields.
+    Operator(String, Vec<u8>),
+    Write(Target),
+    /// The keys as expressions, and the column of numbers.
+    RowNumber(Vec<Vec<u8>>, String, bool),
+}
+
+impl Node {
+    fn write(&self, buf: &mut Vec<u8>) -> Result<()> {
+        buf.extend_from_slice(OURS);
+        buf.extend(postcard::to_stdvec(self).map_err(external)?);
+        Ok(())
+    }
+
+    /// None where the bytes are not ours.
+    fn read(buf: &[u8]) -> Result<Option<Self>> {
+        buf.strip_prefix(OURS).map(|rest| postcard::from_bytes(rest).map_err(external)).transpose()
+    }
+}
+
+fn external(error: impl std::error::Error + Send + Sync + 'static) -> DataFusionError {
+    DataFusionError::External(Box::new(error))
+}
+
+/// Logical plans: operators, writing, and tables in memory.
+#[derive(Debug, Default)]
+pub struct LogicalCodec {
+    ballista: BallistaLogicalExtensionCodec,
+}
+
+impl LogicalExtensionCodec for LogicalCodec {
+    fn try_decode(&self, buf: &[u8], inputs: &[LogicalPlan], context: &TaskContext) -> Result<Extension> {
+        let plan = match Node::read(buf)? {
+            Some(Node::Operator(name, task)) => OperatorNode::plan(decode(&name, &task)?, inputs.to_vec())?,
+            Some(Node::Write(target)) => WriteNode::plan(one(inputs)?.clone(), target)?,
+            Some(Node::RowNumber(..)) => return internal_err!("numbering rows is not a logical node"),
+            None => return self.ballista.try_decode(buf, inputs, context),
+        };
+        match plan {
+            LogicalPlan::Extension(extension) => Ok(extension),
+            other => internal_err!("{} is not an extension", other.display()),
+        }
+    }
+
+    fn try_encode(&self, node: &Extension, buf: &mut Vec<u8>) -> Result<()> {
+        let any = node.node.as_any();
+        if let Some(operator) = any.downcast_ref::<OperatorNode>() {
+            let task = operator.task();
+            return Node::Operator(task.name().to_owned(), task.encode()?).write(buf);
+        }
+        match any.downcast_ref::<WriteNode>() {
+            Some(write) => Node::Write(write.target().clone()).write(buf),
+            None => self.ballista.try_encode(node, buf),
+        }
+    }
+
+    fn try_decode_table_provider(
+        &self,
+        buf: &[u8],
+        table: &TableReference,
+        schema: SchemaRef,
+        context: &TaskContext,
+    ) -> Result<Arc<dyn TableProvider>> {
+        let Some(rows) = buf.strip_prefix(OURS) else {
+            return self.ballista.try_decode_table_provider(buf, table, schema, context);
+        };
+        let batches = StreamReader::try_new(Cursor::new(rows), None)?.collect::<Result<_, _>>()?;
+        Ok(Arc::new(MemTable::try_new(schema, vec![batches])?))
+    }
+
+    fn try_encode_table_provider(
+        &self,
+        table: &TableReference,
+        provider: Arc<dyn TableProvider>,
+        buf: &mut Vec<u8>,
+    ) -> Result<()> {
+        let Some(memory) = provider.downcast_ref::<MemTable>() else {
+            return self.ballista.try_encode_table_provider(table, provider, buf);
+        };
+        buf.extend_from_slice(OURS);
+        let mut writer = StreamWriter::try_new(&mut *buf, &memory.schema())?;
+        for partition in &memory.batches {
+            let batches =
+                partition.try_read().map_err(|_| internal_datafusion_err!("table {table} is being written"))?;
+            batches.iter().try_for_each(|batch| writer.write(batch))?;
+        }
+        writer.finish()?;
+        drop(writer);
+        match buf.len() > TABLE_BYTES {
+            true => plan_err!(
+                "table '{table}' is in this process's memory and has {} MB; a cluster is sent tables of {} MB at the most: write it to files with COPY, or make it a step of a project",
+                buf.len() >> 20,
+                TABLE_BYTES >> 20
+            ),
+            false => Ok(()),
+        }
+    }
+
+    fn try_decode_file_format(&self, buf: &[u8], context: &TaskContext) -> Result<Arc<dyn FileFormatFactory>> {
+        self.ballista.try_decode_file_format(buf, context)
+    }
+
+    fn try_encode_file_format(&self, buf: &mut Vec<u8>, format: Arc<dyn FileFormatFactory>) -> Result<()> {
+        self.ballista.try_encode_file_format(buf, format)
+    }
+
+    fn try_decode_udf(&self, name: &str, buf: &[u8]) -> Result<Arc<ScalarUDF>> {
+        self.ballista.try_decode_udf(name, buf)
+    }
+
+    fn try_encode_udf(&self, function: &ScalarUDF, buf: &mut Vec<u8>) -> Result<()> {
+        self.ballista.try_encode_udf(function, buf)
+    }
+
+    fn try_decode_udaf(&self, name: &str, buf: &[u8]) -> Result<Arc<AggregateUDF>> {
+        self.ballista.try_decode_udaf(name, buf)
+    }
+
+    fn try_encode_udaf(&self, function: &AggregateUDF, buf: &mut Vec<u8>) -> Result<()> {
+        self.ballista.try_encode_udaf(function, buf)
+    }
+
+    fn try_decode_udwf(&self, name: &str, buf: &[u8]) -> Result<Arc<WindowUDF>> {
+        self.ballista.try_decode_udwf(name, buf)
+    }
+
+    fn try_encode_udwf(&self, function: &WindowUDF, buf: &mut Vec<u8>) -> Result<()> {
+        self.ballista.try_encode_udwf(function, buf)
+    }
+}
+
+/// Physical plans: operators, writing, and the numbering of rows.
+#[derive(Debug, Default)]
+pub struct PhysicalCodec {
+    ballista: BallistaPhysicalExtensionCodec,
+}
+
+impl PhysicalExtensionCodec for PhysicalCodec {
+    fn try_decode(
+        &self,
+        buf: &[u8],
+        inputs: &[Arc<dyn ExecutionPlan>],
+        context: &TaskContext,
+        converter: &dyn PhysicalProtoConverterExtension,
+    ) -> Result<Arc<dyn ExecutionPlan>> {
+        Ok(match Node::read(buf)? {
+            Some(Node::Operator(name, task)) => Arc::new(OperatorExec::over(decode(&name, &task)?, inputs.to_vec())),
+            Some(Node::Write(target)) => Arc::new(WriteExec::try_new(Arc::clone(one(inputs)?), target)?),
+            Some(Node::RowNumber(keys, name, nullable)) => {
+                let input = Arc::clone(one(inputs)?);
+                let decoding = PhysicalPlanDecodeContext::new(context, self);
+                let key = |bytes: &Vec<u8>| {
+                    let node = PhysicalExprNode::decode(bytes.as_slice()).map_err(external)?;
+                    converter.proto_to_physical_expr(&node, &input.schema(), &decoding)
+                };
+                let keys = keys.iter().map(key).collect::<Result<_>>()?;
+                let number = Arc::new(Field::new(name, DataType::UInt64, nullable));
+                let fields = input.schema().fields().iter().cloned().chain([number]).collect::<Vec<_>>();
+                Arc::new(RowNumberExec::over(input, keys, Arc::new(Schema::new(fields))))
+            }
+            None => return self.ballista.try_decode(buf, inputs, context, converter),
+        })
+    }
+
+    fn try_encode(
+        &self,
+        node: Arc<dyn ExecutionPlan>,
+        buf: &mut Vec<u8>,
+        converter: &dyn PhysicalProtoConverterExtension,
+    ) -> Result<()> {
+        if let Some(operator) = node.downcast_ref::<OperatorExec>() {
+            let task = operator.task();
+            return Node::Operator(task.name().to_owned(), task.encode()?).write(buf);
+        }
+        if let Some(write) = node.downcast_ref::<WriteExec>() {
+            return Node::Write(write.target().clone()).write(buf);
+        }
+        let Some(rows) = node.downcast_ref::<RowNumberExec>() else {
+            return self.ballista.try_encode(node, buf, converter);
+        };
+        let key = |key| Ok(converter.physical_expr_to_proto(key, self)?.encode_to_vec());
+        let keys = rows.keys().iter().map(key).collect::<Result<_>>()?;
+        let schema = node.schema();
+        let number = schema.field(schema.fields().len() - 1);
+        Node::RowNumber(keys, number.name().clone(), number.is_nullable()).write(buf)
+    }
+}
+
+fn one<T>(inputs: &[T]) -> Result<&T> {
+    match inputs {
+        [input] => Ok(input),
+        other => internal_err!("{} inputs instead of one", other.len()),
+    }
+}

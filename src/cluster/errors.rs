@@ -1,0 +1,98 @@
+//! Errors on their way from a task to the user. Ballista hands them on as text, with the state of the job around them.
+
+use ballista_core::error::BallistaError;
+use ballista_core::serde::protobuf::failed_task::FailedReason;
+use ballista_core::serde::protobuf::{FailedTask, IoError};
+use datafusion::common::DataFusionError;
+use object_store::Error as StoreError;
+use tonic::{Code, Status};
+
+use crate::error::explain;
+
+/// What an error's own words are put between.
+const BEGIN: &str = "\u{2}";
+const END: &str = "\u{3}";
+
+/// What the scheduler is told of a failed task: the error in words, and whether trying once more may help.
+pub fn failure(error: BallistaError) -> FailedTask {
+    let text = match &error {
+        BallistaError::DataFusionError(inner) => Some((explain(inner), is_passing(inner))),
+        _ => None,
+    };
+    let mut failed = FailedTask::from(error);
+    let Some((text, passing)) = text else {
+        return failed;
+    };
+    // Where shuffled rows are gone, Ballista knows better what to do.
+    if !matches!(failed.failed_reason, Some(FailedReason::FetchPartitionError(_))) {
+        failed.error = format!("{BEGIN}{text}{END}");
+    }
+    if passing {
+        failed.retryable = true;
+        failed.count_to_failures = true;
+        failed.failed_reason = Some(FailedReason::IoError(IoError {}));
+    }
+    failed
+}
+
+/// Whether a store may do tomorrow what it does not do now. It was tried several times already.
+fn is_passing(error: &DataFusionError) -> bool {
+    let store = |error: &StoreError| matches!(error, StoreError::Generic { .. } | StoreError::JoinError { .. });
+    match error.find_root() {
+        DataFusionError::ObjectStore(inner) => store(inner),
+        DataFusionError::External(inner) => inner.downcast_ref().is_some_and(store),
+        // Readers and writers of Parquet wrap what the store says.
+        DataFusionError::ParquetError(inner) => match &**inner {
+            datafusion::parquet::errors::ParquetError::External(inner) => inner.downcast_ref().is_some_and(store),
+            _ => false,
+        },
+        DataFusionError::IoError(inner) => inner.kind() != std::io::ErrorKind::NotFound,
+        _ => false,
+    }
+}
+
+/// The error of a job as its user shall read it.
+pub fn readable(error: DataFusionError) -> DataFusionError {
+    let text = error.to_string();
+    let own = text.split_once(BEGIN).map(|(_, rest)| rest.split_once(END).map_or(rest, |(own, _)| own));
+    match own {
+        Some(own) => DataFusionError::Execution(own.to_owned()),
+        None => DataFusionError::Execution(without_frame(&explain(&error)).to_owned()),
+    }
+}
+
+/// The text without what Ballista says around it.
+fn without_frame(text: &str) -> &str {
+    let mut text = text.trim();
+    loop {
+        let rest = ["Error planning job ", "Job "].iter().find_map(|frame| {
+            let rest = text.strip_prefix(frame)?;
+            rest.split_once(": ").map(|(_, rest)| rest)
+        });
+        let rest = rest
+            .or_else(|| ["DataFusion error: ", "Error during planning: "].iter().find_map(|p| text.strip_prefix(p)));
+        match rest {
+            Some(rest) => text = rest.trim(),
+            None => return text,
+        }
+    }
+}
+
+/// Whether the other side will say the same next time.
+pub fn is_refusal(status: &Status) -> bool {
+    matches!(status.code(), Code::Unauthenticated | Code::PermissionDenied | Code::FailedPrecondition)
+}
+
+/// An error with what has caused it, each once.
+pub fn with_causes(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(inner) = cause {
+        let next = inner.to_string();
+        if !text.contains(&next) {
+            text += &format!(": {next}");
+        }
+        cause = inner.source();
+    }
+    text
+}

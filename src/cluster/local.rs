@@ -1,0 +1,66 @@
+//! A whole cluster in this process: a scheduler and executors that talk over loopback. For trying things out and for tests.
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::time::Duration;
+
+use datafusion::common::{DataFusionError, Result};
+use tokio::net::TcpListener;
+use tokio::runtime::Runtime;
+
+use super::client::Cluster;
+use super::security::Security;
+use super::{executor, scheduler};
+
+/// A running cluster; dropping it ends it.
+pub struct LocalCluster {
+    cluster: Cluster,
+    /// Its own, so that all of it ends when this is dropped.
+    runtime: Option<Runtime>,
+}
+
+const LOOPBACK: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
+
+impl LocalCluster {
+    /// Starts a scheduler and `executors` executors of `slots` slots each, which share `memory`.
+    pub async fn start(executors: usize, slots: usize, memory: Option<usize>) -> Result<Self> {
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
+        // Loopback ports are open to every process of the machine.
+        let security = Security { token: Some(uuid::Uuid::new_v4().to_string()), tls: None };
+        let listener = TcpListener::bind(LOOPBACK).await?;
+        let address = listener.local_addr()?.to_string();
+        let listener = listener.into_std()?;
+        let settings = scheduler::Settings::new("127.0.0.1".to_owned(), security.clone());
+        runtime.spawn(async move {
+            let listener = TcpListener::from_std(listener).map_err(DataFusionError::from)?;
+            scheduler::serve(listener, settings, std::future::pending()).await
+        });
+        for _ in 0..executors {
+            let settings = executor::Settings {
+                scheduler: address.clone(),
+                connect_timeout: Duration::from_secs(10),
+                bind: LOOPBACK,
+                external_host: "127.0.0.1".to_owned(),
+                slots,
+                memory: memory.map(|bytes| bytes / executors.max(1)),
+                work_dir: std::env::temp_dir(),
+                security: security.clone(),
+            };
+            runtime.spawn(executor::serve(settings, std::future::pending()));
+        }
+        let cluster = Cluster::new(address, security);
+        Ok(Self { cluster, runtime: Some(runtime) })
+    }
+
+    /// As sessions see it.
+    pub fn cluster(&self) -> &Cluster {
+        &self.cluster
+    }
+}
+
+impl Drop for LocalCluster {
+    fn drop(&mut self) {
+        if let Some(runtime) = self.runtime.take() {
+            runtime.shutdown_background();
+        }
+    }
+}

@@ -1,0 +1,48 @@
+//! Sessions of the members of a cluster: what a scheduler plans with, and what executors run with.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use ballista_core::ConfigProducer;
+use ballista_core::extension::SessionConfigExt;
+use ballista_core::optimizer::with_ballista_optimizer_rules;
+use ballista_scheduler::scheduler_server::SessionBuilder;
+use datafusion::execution::SessionStateBuilder;
+use datafusion::execution::runtime_env::RuntimeEnv;
+use datafusion::prelude::SessionConfig;
+
+use super::codec::{LogicalCodec, PhysicalCodec};
+use super::security::Security;
+use crate::operators::planner::LakesidePlanner;
+use crate::session::{self, Limits};
+
+/// The largest message that members send each other: plans with tables in them, the places of many shuffle files.
+pub const MESSAGE_BYTES: usize = 64 << 20;
+
+/// The configuration of a local session, made fit for a cluster.
+pub fn upgrade(local: SessionConfig, security: &Security) -> SessionConfig {
+    local
+        .upgrade_for_ballista()
+        .with_ballista_logical_extension_codec(Arc::new(LogicalCodec::default()))
+        .with_ballista_physical_extension_codec(Arc::new(PhysicalCodec::default()))
+        .with_ballista_grpc_client_max_message_size(MESSAGE_BYTES)
+        .with_ballista_override_create_grpc_client_endpoint(security.endpoints())
+}
+
+/// What the configuration of each query on a cluster begins with.
+pub fn configs(security: &Security) -> ConfigProducer {
+    let security = security.clone();
+    Arc::new(move || upgrade(session::config(&Limits::default()), &security))
+}
+
+/// What a scheduler plans queries with: as many partitions as the executors have slots together.
+pub fn builder(runtime: Arc<RuntimeEnv>, slots: Arc<AtomicUsize>) -> SessionBuilder {
+    Arc::new(move |config: SessionConfig| {
+        let partitions = slots.load(Ordering::Relaxed).max(1);
+        let config = config.with_target_partitions(partitions);
+        let context = session::context(config, Arc::clone(&runtime), Arc::new(LakesidePlanner))?;
+        let state = context.state();
+        let rules = with_ballista_optimizer_rules(state.optimizers());
+        Ok(SessionStateBuilder::new_from_existing(state).with_optimizer_rules(rules).build())
+    })
+}
