@@ -27,7 +27,7 @@ use datafusion::sql::sqlparser::ast::ExprWithAlias as SQLExprWithAlias;
 
 use self::statement::Statement;
 use crate::functions;
-use crate::operators::planner::{LakesidePlanner, OperatorRelations};
+use crate::operators::planner::{LakesidePlanner, OperatorRelations, Place};
 use crate::operators::row_number::NumberSortedRows;
 
 /// Where queries run that do not run in this process.
@@ -74,7 +74,7 @@ impl Session {
     pub fn try_new(limits: &Limits, variables: BTreeMap<String, ScalarValue>) -> Result<Self> {
         let (config, planner) = match &limits.remote {
             Some(remote) => (remote.config(config(limits))?, remote.planner()),
-            None => (config(limits), Arc::new(LakesidePlanner) as _),
+            None => (config(limits), Arc::new(LakesidePlanner(Place::Here)) as _),
         };
         let context = context(config, runtime(limits.memory).build_arc()?, planner)?;
         Ok(Self { context, variables: Arc::new(variables), base: None, naming: Arc::default() })

@@ -130,7 +130,7 @@ pub(super) async fn scheduler(args: &SchedulerArgs) -> Result<()> {
     };
     warn_if_open(args.bind_host, &settings.security);
     eprintln!("scheduler listens at {bound}");
-    scheduler::serve(listener, settings, stopped()).await?;
+    scheduler::serve(listener, settings, Default::default(), stopped()).await?;
     eprintln!("scheduler stopped");
     Ok(())
 }

@@ -37,7 +37,7 @@ use super::flight;
 use super::scheduler::failed;
 use super::security::Security;
 use super::session::{MESSAGE_BYTES, configs};
-use crate::operators::planner::LakesidePlanner;
+use crate::operators::planner::{LakesidePlanner, Place};
 use crate::session::{self, runtime};
 
 /// How long an executor without work waits before it asks again, while work comes and when none has come for a while.
@@ -140,7 +140,7 @@ pub(super) async fn channel(scheduler: &str, security: &Security) -> Result<Chan
 fn executor(settings: &Settings, id: String, address: SocketAddr, work_dir: &Path) -> Result<Executor> {
     let runtime = runtime(settings.memory).with_temp_file_path(work_dir).build_arc()?;
     let configs = configs(&settings.security);
-    let context = session::context(configs(), Arc::clone(&runtime), Arc::new(LakesidePlanner))?;
+    let context = session::context(configs(), Arc::clone(&runtime), Arc::new(LakesidePlanner(Place::Cluster)))?;
     let slots = u32::try_from(settings.slots).unwrap_or(u32::MAX);
     let registration = ExecutorRegistration {
         id,

@@ -1,9 +1,11 @@
 //! A whole cluster in this process: a scheduler and executors that talk over loopback. For trying things out and for tests.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
-use std::time::Duration;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
 
-use datafusion::common::{DataFusionError, Result};
+use datafusion::common::{DataFusionError, Result, exec_err};
 use tokio::net::TcpListener;
 use tokio::runtime::Runtime;
 
@@ -18,6 +20,7 @@ pub struct LocalCluster {
     runtime: Option<Runtime>,
 }
 
+const START_WITHIN: Duration = Duration::from_secs(20);
 const LOOPBACK: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
 
 impl LocalCluster {
@@ -30,9 +33,11 @@ impl LocalCluster {
         let address = listener.local_addr()?.to_string();
         let listener = listener.into_std()?;
         let settings = scheduler::Settings::new("127.0.0.1".to_owned(), security.clone());
+        let slots_there = Arc::new(AtomicUsize::new(0));
+        let count = Arc::clone(&slots_there);
         runtime.spawn(async move {
             let listener = TcpListener::from_std(listener).map_err(DataFusionError::from)?;
-            scheduler::serve(listener, settings, std::future::pending()).await
+            scheduler::serve(listener, settings, count, std::future::pending()).await
         });
         for _ in 0..executors {
             let settings = executor::Settings {
@@ -47,8 +52,17 @@ impl LocalCluster {
             };
             runtime.spawn(executor::serve(settings, std::future::pending()));
         }
-        let cluster = Cluster::new(address, security);
-        Ok(Self { cluster, runtime: Some(runtime) })
+        let this = Self { cluster: Cluster::new(address, security), runtime: Some(runtime) };
+        // Queries are planned for the executors that are there.
+        let all = executors * slots;
+        let begun = Instant::now();
+        while slots_there.load(Ordering::Relaxed) < all {
+            if begun.elapsed() > START_WITHIN {
+                return exec_err!("a cluster of {executors} executors did not start in {} s", START_WITHIN.as_secs());
+            }
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        Ok(this)
     }
 
     /// As sessions see it.

@@ -54,12 +54,20 @@ impl Settings {
     }
 }
 
+/// How often executors are counted.
+const COUNT_EVERY: Duration = Duration::from_millis(50);
+
 type Scheduler = SchedulerServer<LogicalPlanNode, PhysicalPlanNode>;
 
-/// Serves until `stop` is done. One port has it all: the calls of clients and executors, and `/api` for status.
-pub async fn serve(listener: TcpListener, settings: Settings, stop: impl Future<Output = ()>) -> Result<()> {
+/// Serves until `stop` is done. One port has it all: the calls of clients and executors, and `/api` for status. The number
+/// of all executors' slots is kept in `slots`.
+pub async fn serve(
+    listener: TcpListener,
+    settings: Settings,
+    slots: Arc<AtomicUsize>,
+    stop: impl Future<Output = ()>,
+) -> Result<()> {
     let address = listener.local_addr()?;
-    let slots = Arc::new(AtomicUsize::new(0));
     let config = Arc::new(config(&settings, address, Arc::clone(&slots))?);
     let cluster = BallistaCluster::new_from_config(&config).await.map_err(failed)?;
     let scheduler: Scheduler = create_scheduler(cluster, config).await.map_err(failed)?;
@@ -118,7 +126,7 @@ async fn count_slots(scheduler: &Scheduler, slots: &AtomicUsize) {
             let all: u32 = executors.iter().map(|(executor, ..)| executor.specification.vcores).sum();
             slots.store(all as usize, Ordering::Relaxed);
         }
-        tokio::time::sleep(Duration::from_millis(200)).await;
+        tokio::time::sleep(COUNT_EVERY).await;
     }
 }
 

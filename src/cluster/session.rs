@@ -13,7 +13,7 @@ use datafusion::prelude::SessionConfig;
 
 use super::codec::{LogicalCodec, PhysicalCodec};
 use super::security::Security;
-use crate::operators::planner::LakesidePlanner;
+use crate::operators::planner::{LakesidePlanner, Place};
 use crate::session::{self, Limits};
 
 /// The largest message that members send each other: plans with tables in them, the places of many shuffle files.
@@ -40,7 +40,7 @@ pub fn builder(runtime: Arc<RuntimeEnv>, slots: Arc<AtomicUsize>) -> SessionBuil
     Arc::new(move |config: SessionConfig| {
         let partitions = slots.load(Ordering::Relaxed).max(1);
         let config = config.with_target_partitions(partitions);
-        let context = session::context(config, Arc::clone(&runtime), Arc::new(LakesidePlanner))?;
+        let context = session::context(config, Arc::clone(&runtime), Arc::new(LakesidePlanner(Place::Cluster)))?;
         let state = context.state();
         let rules = with_ballista_optimizer_rules(state.optimizers());
         Ok(SessionStateBuilder::new_from_existing(state).with_optimizer_rules(rules).build())

@@ -74,9 +74,18 @@ impl RelationPlanner for OperatorRelations {
     }
 }
 
+/// Where a plan is going to run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Place {
+    /// In this process.
+    Here,
+    /// On the executors of a cluster.
+    Cluster,
+}
+
 /// Turns operators' logical nodes into physical ones.
 #[derive(Debug)]
-pub struct OperatorPlanner;
+struct OperatorPlanner(Place);
 
 #[async_trait]
 impl ExtensionPlanner for OperatorPlanner {
@@ -91,7 +100,7 @@ impl ExtensionPlanner for OperatorPlanner {
     ) -> Result<Option<Arc<dyn ExecutionPlan>>> {
         let partitions = session.config().target_partitions();
         if let Some(write) = node.as_any().downcast_ref::<WriteNode>() {
-            return write_plan(write, physical_inputs, partitions).map(Some);
+            return self.write(write, &physical_inputs[0], partitions).map(Some);
         }
         let Some(node) = node.as_any().downcast_ref::<OperatorNode>() else {
             return Ok(None);
@@ -100,27 +109,31 @@ impl ExtensionPlanner for OperatorPlanner {
     }
 }
 
-/// A union has a partition for each of its parts; each would write a file of its own, so they are brought together.
-fn write_plan(
-    write: &WriteNode,
-    inputs: &[Arc<dyn ExecutionPlan>],
-    partitions: usize,
-) -> Result<Arc<dyn ExecutionPlan>> {
-    let mut input = Arc::clone(&inputs[0]);
-    if input.output_partitioning().partition_count() > partitions {
-        input = Arc::new(RepartitionExec::try_new(input, Partitioning::RoundRobinBatch(partitions))?);
+impl OperatorPlanner {
+    /// A union has a partition for each of its parts; each would write a file of its own, so they are brought together.
+    /// Not on a cluster, whose tasks take some of the partitions each, and where rows change places between stages only.
+    fn write(
+        &self,
+        write: &WriteNode,
+        input: &Arc<dyn ExecutionPlan>,
+        partitions: usize,
+    ) -> Result<Arc<dyn ExecutionPlan>> {
+        let mut input = Arc::clone(input);
+        if self.0 == Place::Here && input.output_partitioning().partition_count() > partitions {
+            input = Arc::new(RepartitionExec::try_new(input, Partitioning::RoundRobinBatch(partitions))?);
+        }
+        Ok(Arc::new(WriteExec::try_new(input, write.target().clone())?))
     }
-    Ok(Arc::new(WriteExec::try_new(input, write.target().clone())?))
 }
 
 /// DataFusion's planner, with operators.
 #[derive(Debug)]
-pub struct LakesidePlanner;
+pub struct LakesidePlanner(pub Place);
 
 #[async_trait]
 impl QueryPlanner for LakesidePlanner {
     async fn create_physical_plan(&self, plan: &LogicalPlan, session: &dyn Session) -> Result<Arc<dyn ExecutionPlan>> {
-        let planner = DefaultPhysicalPlanner::with_extension_planners(vec![Arc::new(OperatorPlanner)]);
+        let planner = DefaultPhysicalPlanner::with_extension_planners(vec![Arc::new(OperatorPlanner(self.0))]);
         planner.create_physical_plan(plan, session).await
     }
 }

@@ -1,7 +1,7 @@
 //! Reads ids and vectors.
 
-use datafusion::arrow::array::{Array, ArrayRef, AsArray};
-use datafusion::arrow::compute::{cast, concat};
+use datafusion::arrow::array::{Array, ArrayRef, AsArray, UInt32Array};
+use datafusion::arrow::compute::{cast, concat, take};
 use datafusion::arrow::datatypes::{DataType, Float32Type};
 use datafusion::common::{Result, exec_err, plan_err};
 use datafusion::execution::SendableRecordBatchStream;
@@ -12,7 +12,7 @@ use futures::StreamExt;
 use super::NAME;
 use crate::kernels::als::Vectors;
 use crate::kernels::simd::padded;
-use crate::operators::ids::{Space, value_type};
+use crate::operators::ids::{Space, places, value_type};
 use crate::operators::input::Input;
 
 /// One of the two inputs, planned: an id and a vector.
@@ -44,12 +44,11 @@ impl Side {
     }
 }
 
-/// Ids and their vectors, by number.
+/// Ids and their vectors by number, which is the place of the id among all in order: it is the same wherever the rows
+/// came in another order.
 pub(super) struct Table {
     pub ids: ArrayRef,
-    /// The place of each id among all in order.
-    pub order: Vec<u32>,
-    /// The number of each id in the order in which they came, for whoever has ids to look up.
+    /// The number of each id, for whoever has ids to look up.
     pub space: Space,
     pub vectors: Vectors,
 }
@@ -93,11 +92,19 @@ pub(super) async fn read(
         true => datafusion::arrow::array::new_empty_array(value_type),
         false => concat(&parts)?,
     };
+    let place = places(&ids)?;
+    let factors = factors.unwrap_or(0);
+    let vectors = Vectors { factors, values };
+    memory.try_grow(size_of_val(&vectors.values[..]))?;
+    let mut sorted = vec![0u32; place.len()];
+    place.iter().zip(0..).for_each(|(&place, at)| sorted[place as usize] = at);
+    let values: Vec<f32> = sorted.iter().flat_map(|&at| vectors.row(at as usize)).copied().collect();
+    memory.try_resize(size_of_val(&values[..]))?;
+    let ids = take(&ids, &UInt32Array::from(sorted), None)?;
     let mut space = Space::try_new(value_type)?;
     space.add(&ids)?;
     if space.size() != ids.len() {
         return exec_err!("{NAME}: argument '{what}' has an id twice; each id has one vector");
     }
-    let order = crate::operators::ids::places(&ids)?;
-    Ok(Table { ids, order, space, vectors: Vectors { factors: factors.unwrap_or(0), values } })
+    Ok(Table { ids, space, vectors: Vectors { factors, values } })
 }
