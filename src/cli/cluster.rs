@@ -8,6 +8,7 @@ use clap::{Args, Subcommand};
 use tokio::net::TcpListener;
 
 use super::limits::parse_bytes;
+use super::logs::LogArgs;
 use crate::cluster::client::Cluster;
 use crate::cluster::local::LocalCluster;
 use crate::cluster::security::{Security, Tls};
@@ -114,10 +115,13 @@ pub(super) struct SchedulerArgs {
     #[arg(long, value_name = "SECONDS", default_value_t = 3600, value_parser = clap::value_parser!(u64).range(10..))]
     finished_job_data_clean_up_seconds: u64,
     #[command(flatten)]
+    logs: LogArgs,
+    #[command(flatten)]
     security: SecurityArgs,
 }
 
 pub(super) async fn scheduler(args: &SchedulerArgs) -> Result<()> {
+    args.logs.begin()?;
     let address = SocketAddr::new(args.bind_host, args.bind_port);
     let listener = TcpListener::bind(address).await.map_err(|e| Error::Io(format!("listening at {address}"), e))?;
     let bound = listener.local_addr().map_err(|e| Error::Io(format!("listening at {address}"), e))?;
@@ -169,6 +173,8 @@ pub(super) struct ExecutorArgs {
     #[arg(long, value_name = "DIR")]
     work_dir: Option<PathBuf>,
     #[command(flatten)]
+    logs: LogArgs,
+    #[command(flatten)]
     security: SecurityArgs,
 }
 
@@ -177,6 +183,7 @@ fn parse_pool(text: &str) -> Result<usize, String> {
 }
 
 pub(super) async fn executor(args: &ExecutorArgs) -> Result<()> {
+    args.logs.begin()?;
     let external = match &args.external_host {
         Some(host) => host.clone(),
         None if args.bind_host.is_unspecified() => {

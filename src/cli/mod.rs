@@ -7,6 +7,8 @@ mod functions;
 mod graph;
 mod init;
 mod limits;
+#[cfg(feature = "cluster")]
+mod logs;
 mod output;
 mod progress;
 mod run;

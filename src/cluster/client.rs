@@ -27,6 +27,7 @@ use super::errors;
 use super::executor::channel;
 use super::security::Security;
 use super::session::upgrade;
+use super::tables::portable;
 use crate::session::Remote;
 
 type Query = DistributedQueryExec<LogicalPlanNode>;
@@ -102,7 +103,8 @@ impl QueryPlanner for Cluster {
         let url = format!("http://{}", self.scheduler);
         let planner =
             BallistaQueryPlanner::<LogicalPlanNode>::with_extension(url, config, Arc::new(LogicalCodec::default()));
-        let plan = planner.create_physical_plan(plan, session).await?;
+        let plan = portable(plan, session).await?;
+        let plan = planner.create_physical_plan(&plan, session).await?;
         match plan.downcast_ref::<Query>() {
             Some(_) => Ok(Arc::new(JobExec { query: plan, running: Arc::clone(&self.running) })),
             None => Ok(plan),

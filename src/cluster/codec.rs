@@ -33,7 +33,7 @@ use crate::operators::write::{Target, WriteExec, WriteNode};
 const OURS: &[u8] = b"\xffLKS";
 
 /// The largest table in memory that is sent along with a plan.
-const TABLE_BYTES: usize = 16 << 20;
+pub const TABLE_BYTES: usize = 16 << 20;
 
 /// One of our nodes, without its inputs.
 #[derive(Debug, Serialize, Deserialize)]
@@ -196,7 +196,7 @@ impl PhysicalExtensionCodec for PhysicalCodec {
                 let keys = keys.iter().map(key).collect::<Result<_>>()?;
                 let number = Arc::new(Field::new(name, DataType::UInt64, nullable));
                 let fields = input.schema().fields().iter().cloned().chain([number]).collect::<Vec<_>>();
-                Arc::new(RowNumberExec::over(input, keys, Arc::new(Schema::new(fields))))
+                Arc::new(RowNumberExec::over(input, keys, Arc::new(Schema::new(fields)), None))
             }
             None => return self.ballista.try_decode(buf, inputs, context, converter),
         })

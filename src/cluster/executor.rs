@@ -34,10 +34,10 @@ use tonic::transport::Channel;
 use super::codec::PhysicalCodec;
 use super::errors;
 use super::flight;
+use super::planner::ClusterPlanner;
 use super::scheduler::failed;
 use super::security::Security;
 use super::session::{MESSAGE_BYTES, configs};
-use crate::operators::planner::{LakesidePlanner, Place};
 use crate::session::{self, runtime};
 
 /// How long an executor without work waits before it asks again, while work comes and when none has come for a while.
@@ -140,7 +140,7 @@ pub(super) async fn channel(scheduler: &str, security: &Security) -> Result<Chan
 fn executor(settings: &Settings, id: String, address: SocketAddr, work_dir: &Path) -> Result<Executor> {
     let runtime = runtime(settings.memory).with_temp_file_path(work_dir).build_arc()?;
     let configs = configs(&settings.security);
-    let context = session::context(configs(), Arc::clone(&runtime), Arc::new(LakesidePlanner(Place::Cluster)))?;
+    let context = session::context(configs(), Arc::clone(&runtime), Arc::new(ClusterPlanner))?;
     let slots = u32::try_from(settings.slots).unwrap_or(u32::MAX);
     let registration = ExecutorRegistration {
         id,
@@ -211,7 +211,7 @@ impl Tasks {
                     }
                     answer.tasks.into_iter().for_each(|task| self.start(task));
                     for job in answer.jobs_to_clean {
-                        remove_job(&self.executor.work_dir, &job.job_id);
+                        remove_job(&self.executor.work_dir, &job.job_id, &job.remove_stage_ids);
                     }
                 }
                 Err(refused) if errors::is_refusal(&refused) => {
@@ -362,10 +362,17 @@ fn now() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| time.as_millis() as u64)
 }
 
-/// Removes what a job has shuffled here.
-fn remove_job(work_dir: &str, job: &str) {
+/// Removes what stages of a job have shuffled here; all of it where none is named.
+fn remove_job(work_dir: &str, job: &str, stages: &[u32]) {
     // A job's name is one folder, whatever it is.
-    if !job.is_empty() && !job.contains(['/', '\\']) && !job.starts_with('.') {
-        let _ = std::fs::remove_dir_all(Path::new(work_dir).join(job));
+    if job.is_empty() || job.contains(['/', '\\']) || job.starts_with('.') {
+        return;
+    }
+    let folder = Path::new(work_dir).join(job);
+    if stages.is_empty() {
+        let _ = std::fs::remove_dir_all(&folder);
+    }
+    for stage in stages {
+        let _ = std::fs::remove_dir_all(folder.join(stage.to_string()));
     }
 }

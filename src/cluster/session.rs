@@ -12,17 +12,26 @@ use datafusion::execution::runtime_env::RuntimeEnv;
 use datafusion::prelude::SessionConfig;
 
 use super::codec::{LogicalCodec, PhysicalCodec};
+use super::limits::LimitsAboveTables;
+use super::planner::ClusterPlanner;
 use super::security::Security;
-use crate::operators::planner::{LakesidePlanner, Place};
 use crate::session::{self, Limits};
 
 /// The largest message that members send each other: plans with tables in them, the places of many shuffle files.
 pub const MESSAGE_BYTES: usize = 64 << 20;
 
 /// The configuration of a local session, made fit for a cluster.
+///
+/// Plans are made once, as they are on one machine. Ballista can plan anew after every stage
+/// (`SET ballista.planner.adaptive.enabled = true`), but it does so with rules of its own, and in 55.0 a plan that it
+/// spoils on the way, such as a sorted UNION of constants, leaves the job waiting for ever.
 pub fn upgrade(local: SessionConfig, security: &Security) -> SessionConfig {
+    // Hash joins are what one machine takes; Ballista would sort both sides, so that they can be put on disk.
+    let hash_joins = local.options().optimizer.prefer_hash_join;
     local
         .upgrade_for_ballista()
+        .with_ballista_adaptive_query_planner(false)
+        .set_bool("datafusion.optimizer.prefer_hash_join", hash_joins)
         .with_ballista_logical_extension_codec(Arc::new(LogicalCodec::default()))
         .with_ballista_physical_extension_codec(Arc::new(PhysicalCodec::default()))
         .with_ballista_grpc_client_max_message_size(MESSAGE_BYTES)
@@ -40,9 +49,12 @@ pub fn builder(runtime: Arc<RuntimeEnv>, slots: Arc<AtomicUsize>) -> SessionBuil
     Arc::new(move |config: SessionConfig| {
         let partitions = slots.load(Ordering::Relaxed).max(1);
         let config = config.with_target_partitions(partitions);
-        let context = session::context(config, Arc::clone(&runtime), Arc::new(LakesidePlanner(Place::Cluster)))?;
+        let context = session::context(config, Arc::clone(&runtime), Arc::new(ClusterPlanner))?;
         let state = context.state();
         let rules = with_ballista_optimizer_rules(state.optimizers());
-        Ok(SessionStateBuilder::new_from_existing(state).with_optimizer_rules(rules).build())
+        let mut physical = state.physical_optimizers().to_vec();
+        physical.push(Arc::new(LimitsAboveTables));
+        let state = SessionStateBuilder::new_from_existing(state).with_optimizer_rules(rules);
+        Ok(state.with_physical_optimizer_rules(physical).build())
     })
 }

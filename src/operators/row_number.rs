@@ -17,7 +17,7 @@ use datafusion::common::config::ConfigOptions;
 use datafusion::common::tree_node::{Transformed, TransformedResult, TreeNode, TreeNodeRecursion};
 use datafusion::execution::{SendableRecordBatchStream, TaskContext};
 use datafusion::physical_expr::window::StandardWindowExpr;
-use datafusion::physical_expr::{EquivalenceProperties, PhysicalExpr};
+use datafusion::physical_expr::{EquivalenceProperties, LexOrdering, OrderingRequirements, PhysicalExpr};
 use datafusion::physical_optimizer::PhysicalOptimizerRule;
 use datafusion::physical_plan::execution_plan::{CardinalityEffect, PlanProperties, ReplaceChildrenOptions};
 use datafusion::physical_plan::metrics::{BaselineMetrics, ExecutionPlanMetricsSet, MetricsSet};
@@ -56,6 +56,8 @@ pub struct RowNumberExec {
     input: Arc<dyn ExecutionPlan>,
     keys: Vec<Arc<dyn PhysicalExpr>>,
     schema: SchemaRef,
+    /// How the input is sorted, which whoever plans anew must not undo.
+    order: Option<LexOrdering>,
     properties: Arc<PlanProperties>,
     metrics: ExecutionPlanMetricsSet,
 }
@@ -71,11 +73,17 @@ impl RowNumberExec {
         if !sorted || function.fun().name() != "row_number" {
             return None;
         }
-        Some(Self::over(Arc::clone(window.input()), expr.partition_by().to_vec(), window.schema()))
+        let order = window.input().output_ordering().cloned();
+        Some(Self::over(Arc::clone(window.input()), expr.partition_by().to_vec(), window.schema(), order))
     }
 
-    /// Numbers the rows of `input`; `schema` has its columns and that of the number.
-    pub fn over(input: Arc<dyn ExecutionPlan>, keys: Vec<Arc<dyn PhysicalExpr>>, schema: SchemaRef) -> Self {
+    /// Numbers the rows of `input`, sorted by `order`; `schema` has its columns and that of the number.
+    pub fn over(
+        input: Arc<dyn ExecutionPlan>,
+        keys: Vec<Arc<dyn PhysicalExpr>>,
+        schema: SchemaRef,
+        order: Option<LexOrdering>,
+    ) -> Self {
         // Rows stay where they are and in their order, whose columns come before the new one.
         let mut equivalences = EquivalenceProperties::new(Arc::clone(&schema));
         equivalences.add_orderings(input.output_ordering().cloned());
@@ -85,7 +93,7 @@ impl RowNumberExec {
             input.pipeline_behavior(),
             input.boundedness(),
         );
-        Self { input, keys, schema, properties: Arc::new(properties), metrics: ExecutionPlanMetricsSet::new() }
+        Self { input, keys, schema, order, properties: Arc::new(properties), metrics: ExecutionPlanMetricsSet::new() }
     }
 
     /// The columns whose equal values follow each other.
@@ -114,6 +122,10 @@ impl ExecutionPlan for RowNumberExec {
         vec![&self.input]
     }
 
+    fn required_input_ordering(&self) -> Vec<Option<OrderingRequirements>> {
+        vec![self.order.clone().map(OrderingRequirements::from)]
+    }
+
     fn maintains_input_order(&self) -> Vec<bool> {
         vec![true]
     }
@@ -127,11 +139,13 @@ impl ExecutionPlan for RowNumberExec {
         mut children: Vec<Arc<dyn ExecutionPlan>>,
         _: ReplaceChildrenOptions,
     ) -> Result<Arc<dyn ExecutionPlan>> {
-        Ok(Arc::new(Self::over(children.swap_remove(0), self.keys.clone(), Arc::clone(&self.schema))))
+        let (schema, order) = (Arc::clone(&self.schema), self.order.clone());
+        Ok(Arc::new(Self::over(children.swap_remove(0), self.keys.clone(), schema, order)))
     }
 
     fn with_new_children(self: Arc<Self>, mut children: Vec<Arc<dyn ExecutionPlan>>) -> Result<Arc<dyn ExecutionPlan>> {
-        Ok(Arc::new(Self::over(children.swap_remove(0), self.keys.clone(), Arc::clone(&self.schema))))
+        let (schema, order) = (Arc::clone(&self.schema), self.order.clone());
+        Ok(Arc::new(Self::over(children.swap_remove(0), self.keys.clone(), schema, order)))
     }
 
     fn apply_expressions(

@@ -137,7 +137,28 @@ async fn all_files_pass() {
     assert!(failures.is_empty(), "{}", failures.join("\n\n"));
 }
 
+/// Every file passes on two executors as it does in one process.
+#[cfg(feature = "cluster")]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn all_files_pass_on_a_cluster() {
+    let cluster = lakeside::cluster::local::LocalCluster::start(2, 2, None).await.unwrap();
+    let remote: std::sync::Arc<dyn lakeside::session::Remote> = std::sync::Arc::new(cluster.cluster().clone());
+    let mut failures = Vec::new();
+    for file in &files() {
+        let limits = Limits { remote: Some(std::sync::Arc::clone(&remote)), ..Limits::default() };
+        let mut runner = Runner::new(|| {
+            let limits = limits.clone();
+            async move { Ok(Engine { session: Session::try_new(&limits, Default::default()).unwrap() }) }
+        });
+        runner.add_label("cluster");
+        if let Err(e) = runner.run_file_async(file).await {
+            failures.push(e.display(false).to_string());
+        }
+    }
+    assert!(failures.is_empty(), "{}", failures.join("\n\n"));
+}
+
 fn engine(threads: usize) -> Engine {
-    let limits = Limits { threads: Some(threads), memory: None };
+    let limits = Limits { threads: Some(threads), memory: None, remote: None };
     Engine { session: Session::try_new(&limits, Default::default()).unwrap() }
 }

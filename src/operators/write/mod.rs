@@ -17,7 +17,7 @@ use datafusion::common::tree_node::TreeNodeRecursion;
 use datafusion::common::{Result, plan_err};
 use datafusion::execution::object_store::ObjectStoreUrl;
 use datafusion::execution::{SendableRecordBatchStream, TaskContext};
-use datafusion::physical_expr::{EquivalenceProperties, PhysicalExpr};
+use datafusion::physical_expr::{EquivalenceProperties, LexOrdering, OrderingRequirements, PhysicalExpr};
 use datafusion::physical_plan::execution_plan::{EmissionType, PlanProperties, ReplaceChildrenOptions};
 use datafusion::physical_plan::metrics::{BaselineMetrics, ExecutionPlanMetricsSet, MetricsSet};
 use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
@@ -70,6 +70,8 @@ pub struct WriteExec {
     input: Arc<dyn ExecutionPlan>,
     target: Target,
     keys: Vec<usize>,
+    /// How the rows are sorted, which whoever plans anew must not undo.
+    order: Option<LexOrdering>,
     properties: Arc<PlanProperties>,
     metrics: ExecutionPlanMetricsSet,
 }
@@ -82,6 +84,11 @@ impl WriteExec {
 
     /// Writes `input` to `target`. Fails where a column of `partition_by` does not exist.
     pub fn try_new(input: Arc<dyn ExecutionPlan>, target: Target) -> Result<Self> {
+        let order = input.output_ordering().cloned();
+        Self::sorted(input, target, order)
+    }
+
+    fn sorted(input: Arc<dyn ExecutionPlan>, target: Target, order: Option<LexOrdering>) -> Result<Self> {
         let schema = input.schema();
         let mut keys = Vec::new();
         for column in &target.partition_by {
@@ -100,7 +107,14 @@ impl WriteExec {
             EmissionType::Final,
             input.boundedness(),
         );
-        Ok(Self { input, target, keys, properties: Arc::new(properties), metrics: ExecutionPlanMetricsSet::new() })
+        Ok(Self {
+            input,
+            target,
+            keys,
+            order,
+            properties: Arc::new(properties),
+            metrics: ExecutionPlanMetricsSet::new(),
+        })
     }
 }
 
@@ -171,9 +185,12 @@ impl ExecutionPlan for WriteExec {
         vec![false]
     }
 
-    /// Rows are written in the order in which they come, so sorting them is not in vain.
+    fn required_input_ordering(&self) -> Vec<Option<OrderingRequirements>> {
+        vec![self.order.clone().map(OrderingRequirements::from)]
+    }
+
     fn maintains_input_order(&self) -> Vec<bool> {
-        vec![true]
+        vec![false]
     }
 
     fn children(&self) -> Vec<&Arc<dyn ExecutionPlan>> {
@@ -185,11 +202,11 @@ impl ExecutionPlan for WriteExec {
         mut children: Vec<Arc<dyn ExecutionPlan>>,
         _: ReplaceChildrenOptions,
     ) -> Result<Arc<dyn ExecutionPlan>> {
-        Ok(Arc::new(Self::try_new(children.swap_remove(0), self.target.clone())?))
+        Ok(Arc::new(Self::sorted(children.swap_remove(0), self.target.clone(), self.order.clone())?))
     }
 
     fn with_new_children(self: Arc<Self>, mut children: Vec<Arc<dyn ExecutionPlan>>) -> Result<Arc<dyn ExecutionPlan>> {
-        Ok(Arc::new(Self::try_new(children.swap_remove(0), self.target.clone())?))
+        Ok(Arc::new(Self::sorted(children.swap_remove(0), self.target.clone(), self.order.clone())?))
     }
 
     fn apply_expressions(
