@@ -41,8 +41,8 @@ use super::session::{MESSAGE_BYTES, configs};
 use crate::session::{self, runtime};
 
 /// How long an executor without work waits before it asks again, while work comes and when none has come for a while.
-const EAGER: Duration = Duration::from_millis(10);
-const IDLE: Duration = Duration::from_millis(100);
+const EAGER: Duration = Duration::from_millis(5);
+const IDLE: Duration = Duration::from_millis(25);
 const EAGER_FOR: Duration = Duration::from_secs(2);
 
 /// How often a busy executor says that it is there, and asks whether its jobs are still wanted.

@@ -11,6 +11,7 @@ use datafusion::logical_expr::expr::{WindowFunction, WindowFunctionParams};
 use datafusion::logical_expr::{Expr, LogicalPlan, when};
 use datafusion::physical_plan::ExecutionPlan;
 
+use crate::operators::node::OperatorNode;
 use crate::operators::planner::{LakesidePlanner, Place};
 
 /// [`LakesidePlanner`], with what gets lost on the way to executors said in another way before.
@@ -21,8 +22,21 @@ pub struct ClusterPlanner;
 impl QueryPlanner for ClusterPlanner {
     async fn create_physical_plan(&self, plan: &LogicalPlan, session: &dyn Session) -> Result<Arc<dyn ExecutionPlan>> {
         let plan = plan.clone().transform_with_subqueries(without_window_filters).data()?;
+        let plan = plan.transform_up_with_subqueries(shared).data()?;
         LakesidePlanner(Place::Cluster).create_physical_plan(&plan, session).await
     }
+}
+
+/// An operator whose search can be shared, as one that is.
+fn shared(plan: LogicalPlan) -> Result<Transformed<LogicalPlan>> {
+    let LogicalPlan::Extension(extension) = &plan else {
+        return Ok(Transformed::no(plan));
+    };
+    let operator = extension.node.as_any().downcast_ref::<OperatorNode>();
+    Ok(match operator.map(OperatorNode::shared).transpose()?.flatten() {
+        Some(shared) => Transformed::yes(shared),
+        None => Transformed::no(plan),
+    })
 }
 
 /// The aggregates that leave NULLs out, so that a filtered value may as well be one.

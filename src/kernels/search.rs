@@ -20,12 +20,18 @@ impl Similarity {
     /// Offers to `found` the neighbors of all entities; returns the multiply-adds done. Works on all threads of the
     /// current pool, and ends early, with whatever was found, when told to `stop`.
     pub fn search(&self, found: &Candidates, stop: &AtomicBool) -> Result<usize, Error> {
-        self.search_on(Cpu::detect(), found, stop)
+        self.search_on(Cpu::detect(), found, &[true], stop)
     }
 
-    /// As [`Similarity::search`], with the instructions of one kind of processor. The result is the same for each.
-    pub fn search_on(&self, cpu: Cpu, found: &Candidates, stop: &AtomicBool) -> Result<usize, Error> {
-        let run = Run { index: self, found, stop, cpu };
+    /// As [`Similarity::search`], for a share of all pairs: `mine` says in turn of a few rows at a time whether they are
+    /// part of it. Where each row is in one of several shares, the best of what these found are what one search finds.
+    pub fn search_share(&self, found: &Candidates, mine: &[bool], stop: &AtomicBool) -> Result<usize, Error> {
+        self.search_on(Cpu::detect(), found, mine, stop)
+    }
+
+    /// As [`Similarity::search_share`], with the instructions of one kind of processor. The result is the same for each.
+    pub fn search_on(&self, cpu: Cpu, found: &Candidates, mine: &[bool], stop: &AtomicBool) -> Result<usize, Error> {
+        let run = Run { index: self, found, mine, stop, cpu };
         let h = self.settings.shrink;
         let (alpha, beta) = (self.settings.alpha, self.settings.beta);
         let features = self.features;
@@ -70,6 +76,8 @@ fn at_most_one(score: f64) -> f64 {
 struct Run<'a> {
     index: &'a Similarity,
     found: &'a Candidates,
+    /// Which rows are to be searched, [`ROWS_AT_ONCE`] at a time, over and over again.
+    mine: &'a [bool],
     stop: &'a AtomicBool,
     cpu: Cpu,
 }
@@ -205,14 +213,15 @@ impl<'a, C: Copy + Default, N: Copy, F: Fn(C, N, N) -> f64> Searcher<'a, C, N, F
     where
         C: Cell<V>,
     {
-        let Run { index, stop, .. } = self.scorer.run;
+        let Run { index, mine, stop, .. } = self.scorer.run;
         let end = index.blocks[pass.rows + 1];
+        let is_mine = |i: &usize| mine[i / ROWS_AT_ONCE % mine.len()];
         while !stop.load(Relaxed) {
             let begin = next.fetch_add(ROWS_AT_ONCE, Relaxed);
             if begin >= end {
                 break;
             }
-            (begin..(begin + ROWS_AT_ONCE).min(end)).for_each(|i| self.row(i, pass));
+            (begin..(begin + ROWS_AT_ONCE).min(end)).filter(is_mine).for_each(|i| self.row(i, pass));
         }
     }
 

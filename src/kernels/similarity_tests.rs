@@ -61,6 +61,10 @@ impl Case {
 }
 
 fn search(matrix: Csr, order: Vec<u32>, settings: Settings, cut: Cut) -> Neighbors {
+    search_share(matrix, order, settings, cut, &[true])
+}
+
+fn search_share(matrix: Csr, order: Vec<u32>, settings: Settings, cut: Cut, mine: &[bool]) -> Neighbors {
     let pool = rayon::ThreadPoolBuilder::new().num_threads(cut.threads).build().unwrap();
     let Csr { columns, offsets, entries } = matrix;
     let bounds = blocks(&offsets, cut.rows.min(MOST_ROWS), cut.entries);
@@ -68,7 +72,7 @@ fn search(matrix: Csr, order: Vec<u32>, settings: Settings, cut: Cut) -> Neighbo
     let candidates = Candidates::new(settings.k.min(entities.max(1)), order, settings.least());
     pool.install(|| {
         let index = Similarity::prepare(Box::new(entries), offsets, bounds, columns, settings).unwrap();
-        index.search_on(cut.cpu, &candidates, &AtomicBool::new(false)).unwrap();
+        index.search_on(cut.cpu, &candidates, mine, &AtomicBool::new(false)).unwrap();
     });
     let mut found = Neighbors::default();
     for entity in 0..entities {
@@ -308,6 +312,36 @@ proptest! {
             for (&(i, j), &bits) in &scores {
                 prop_assert!(scores.get(&(j, i)) == Some(&bits), "{asked:?}: {i} and {j}");
             }
+        }
+    }
+
+    #[test]
+    fn the_best_of_all_shares_are_the_best(case in cases(), of in 1usize..=3, rows in 1usize..=30) {
+        let mut padded = case.clone();
+        // Rows are shared out some at a time, so there are to be a few.
+        padded.rows.extend(case.rows.iter().cycle().take(3 * case.rows.len()).cloned());
+        padded.order = (0..padded.rows.len() as u32).rev().collect();
+        for asked in padded.each_metric() {
+            let whole = padded.search(asked);
+            let mut merged = Neighbors::default();
+            let shares: Vec<Neighbors> = (0..of).map(|here| {
+                let mine: Vec<bool> = (0..of).map(|share| share == here).collect();
+                search_share(csr(&padded.rows, padded.weighted), padded.order.clone(), asked, Cut { rows, ..WHOLE }, &mine)
+            }).collect();
+            for entity in 0..padded.rows.len() as u32 {
+                let of_entity = |found: &Neighbors| (0..found.entity.len()).filter(|&at| found.entity[at] == entity)
+                    .map(|at| (found.score[at], found.neighbor[at])).collect::<Vec<_>>();
+                let mut list: Vec<(f32, u32)> = shares.iter().flat_map(of_entity).collect();
+                let place = |neighbor: u32| padded.order[neighbor as usize];
+                list.sort_by(|a, b| b.0.total_cmp(&a.0).then(place(a.1).cmp(&place(b.1))));
+                for (rank, (score, neighbor)) in list.into_iter().take(asked.k).enumerate() {
+                    merged.entity.push(entity);
+                    merged.neighbor.push(neighbor);
+                    merged.score.push(score);
+                    merged.rank.push(rank + 1);
+                }
+            }
+            prop_assert_eq!(&merged, &whole);
         }
     }
 

@@ -107,7 +107,10 @@ impl OperatorExec {
                 let _timer = time.timer();
                 let shares = shares::read(&shares, &context).await?;
                 let resources = Resources { threads, shares: shares.clone(), disk, memory, metrics };
-                Ok((task.build(inputs, resources).await?, shares))
+                let built = task.build(inputs, resources).await?;
+                // What is built for these shares alone is divided between them.
+                let own = || Shares { of: shares.here.len(), here: (0..shares.here.len()).collect() };
+                Ok((built, if task.is_shared() { own() } else { shares }))
             });
             match work.join_unwind().await {
                 Ok(result) => result.map_err(Arc::new),

@@ -7,8 +7,10 @@ use datafusion::arrow::array::{Array, ArrayRef, Float32Array, Int32Array, UInt32
 use datafusion::arrow::compute::take;
 use datafusion::arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use datafusion::arrow::record_batch::RecordBatch;
-use datafusion::common::Result;
+use datafusion::common::{Column, Result, internal_err};
 use datafusion::execution::memory_pool::MemoryReservation;
+use datafusion::functions_window::expr_fn::row_number;
+use datafusion::logical_expr::{Expr, ExprFunctionExt, LogicalPlan, LogicalPlanBuilder, cast, lit};
 
 use super::ids::Numbering;
 use super::node::{Built, Worker, rows_per_block};
@@ -22,6 +24,23 @@ pub fn schema(id: &str, id_type: &DataType) -> SchemaRef {
         Field::new("score", DataType::Float32, false),
         Field::new("rank", DataType::Int32, false),
     ]))
+}
+
+/// The plan of the best `k` rows of each id of neighbor tables that were found apart from each other.
+pub fn best(lists: LogicalPlan, k: usize) -> Result<LogicalPlan> {
+    let columns: Vec<Expr> = lists.schema().columns().into_iter().map(Expr::Column).collect();
+    let [id, neighbor, score, _] = columns.as_slice() else {
+        return internal_err!("a neighbor table of {} columns", columns.len());
+    };
+    let order = vec![score.clone().sort(false, false), neighbor.clone().sort(true, false)];
+    let place = row_number().partition_by(vec![id.clone()]).order_by(order).build()?;
+    let placed = Expr::Column(Column::from_name(place.schema_name().to_string()));
+    let rank = cast(placed.clone(), DataType::Int32).alias("rank");
+    LogicalPlanBuilder::from(lists)
+        .window(vec![place])?
+        .filter(placed.lt_eq(lit(u64::try_from(k).unwrap_or(u64::MAX))))?
+        .project(vec![id.clone(), neighbor.clone(), score.clone(), rank])?
+        .build()
 }
 
 /// Tells threads that compute to stop, once nobody waits for them.

@@ -32,6 +32,17 @@ pub trait Task: Debug + Send + Sync {
     /// All of it as bytes, for other machines; [`super::codec::decode`] reads them.
     fn encode(&self) -> Result<Vec<u8>>;
 
+    /// The same over many processes that search a share each and have what they found merged, where that saves work; else
+    /// each builds all and hands out its shares of the result.
+    fn shared(&self, _inputs: &[LogicalPlan]) -> Result<Option<LogicalPlan>> {
+        Ok(None)
+    }
+
+    /// Whether what this builds is for its own shares only.
+    fn is_shared(&self) -> bool {
+        false
+    }
+
     /// Reads the inputs to their end and makes what all output partitions share. Called once per execution.
     async fn build(&self, inputs: Vec<SendableRecordBatchStream>, resources: Resources) -> Result<Arc<dyn Built>>;
 }
@@ -60,7 +71,8 @@ impl Resources {
 
 /// The state that all output partitions share: work cut into blocks of output rows.
 pub trait Built: Send + Sync {
-    /// The number of blocks; share `s` of `n` does the blocks `s, s + n, s + 2n, ..`
+    /// The number of blocks; share `s` of `n` does the blocks `s, s + n, s + 2n, ..`, or, where what is built is for some
+    /// shares only, the same among these.
     fn blocks(&self) -> usize;
 
     /// The bytes that one worker needs for itself.
@@ -98,6 +110,11 @@ impl OperatorNode {
         let schema: &Schema = &task.schema();
         let schema = Arc::new(DFSchema::try_from(schema.clone())?);
         Ok(LogicalPlan::Extension(Extension { node: Arc::new(Self { task, inputs, schema }) }))
+    }
+
+    /// The plan that shares the search between processes, if there is one.
+    pub fn shared(&self) -> Result<Option<LogicalPlan>> {
+        self.task.shared(&self.inputs)
     }
 
     /// What it does.

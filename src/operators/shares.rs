@@ -24,6 +24,13 @@ pub struct Shares {
     pub of: usize,
 }
 
+impl Shares {
+    /// Of each share, whether it is here.
+    pub fn mask(&self) -> Vec<bool> {
+        (0..self.of).map(|share| self.here.contains(&share)).collect()
+    }
+}
+
 /// A table of one row a partition: a share, and how many there are.
 pub fn table(of: usize) -> Result<Arc<dyn ExecutionPlan>> {
     let fields = ["share", "of"].map(|name| Field::new(name, DataType::UInt32, false));

@@ -7,6 +7,7 @@ use datafusion::arrow::datatypes::{DataType, SchemaRef};
 use datafusion::common::runtime::SpawnedTask;
 use datafusion::common::{DataFusionError, Result};
 use datafusion::execution::SendableRecordBatchStream;
+use datafusion::logical_expr::LogicalPlan;
 use serde::{Deserialize, Serialize};
 use serde_with::{DisplayFromStr, serde_as};
 
@@ -14,8 +15,8 @@ use super::search::{Search, Types};
 use crate::kernels::metric::Settings;
 use crate::operators::codec::encode;
 use crate::operators::collect::{Columns, collect};
-use crate::operators::found::{Found, Stop, schema};
-use crate::operators::node::{Built, Resources, Task};
+use crate::operators::found::{Found, Stop, best, schema};
+use crate::operators::node::{Built, OperatorNode, Resources, Task};
 
 pub(super) const ENTITY: usize = 0;
 pub(super) const FEATURE: usize = 1;
@@ -29,12 +30,14 @@ pub struct NeighborsTask {
     #[serde_as(as = "DisplayFromStr")]
     id_type: DataType,
     settings: Settings,
+    /// Whether each process searches its share of the pairs only, and what all found is merged after it.
+    shared: bool,
 }
 
 impl NeighborsTask {
     /// Reads its input as `columns` say.
     pub fn new(columns: Columns, id_type: DataType, settings: Settings) -> Self {
-        Self { columns, id_type, settings }
+        Self { columns, id_type, settings, shared: false }
     }
 }
 
@@ -60,7 +63,8 @@ impl Task for NeighborsTask {
             text += &format!(", a={}, b={}, c={}", walk.a, walk.b, walk.c);
         }
         text += &s.max_features.map_or(String::new(), |most| format!(", max_features={most}"));
-        text + if self.columns.skip_nulls { ", on_null=skip" } else { "" }
+        text += if self.columns.skip_nulls { ", on_null=skip" } else { "" };
+        text + if self.shared { ", shared" } else { "" }
     }
 
     fn schema(&self) -> SchemaRef {
@@ -71,6 +75,16 @@ impl Task for NeighborsTask {
         encode(self)
     }
 
+    fn shared(&self, inputs: &[LogicalPlan]) -> Result<Option<LogicalPlan>> {
+        let shared = Self { shared: true, columns: self.columns.clone(), id_type: self.id_type.clone(), ..*self };
+        let partial = OperatorNode::plan(Arc::new(shared), inputs.to_vec())?;
+        best(partial, self.settings.k).map(Some)
+    }
+
+    fn is_shared(&self) -> bool {
+        self.shared
+    }
+
     async fn build(&self, mut inputs: Vec<SendableRecordBatchStream>, resources: Resources) -> Result<Arc<dyn Built>> {
         let disk = Some(Arc::clone(&resources.disk));
         let chunks = collect(inputs.swap_remove(0), &self.columns, resources.threads, &resources.memory, disk).await?;
@@ -78,9 +92,10 @@ impl Task for NeighborsTask {
         let (settings, schema) = (self.settings, self.schema());
         let stop = Stop::default();
         let stopped = stop.flag();
+        let mine = if self.shared { resources.shares.mask() } else { vec![true] };
         let find = move || {
             let pool = resources.pool()?;
-            let search = Search { settings, resources: &resources, pool: &pool, stop: &stopped };
+            let search = Search { settings, mine, resources: &resources, pool: &pool, stop: &stopped };
             let (candidates, entities) = search.run(chunks, &types)?;
             Ok::<_, DataFusionError>(Found::new(candidates, entities, settings.k, schema, resources.memory))
         };

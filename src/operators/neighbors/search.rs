@@ -35,6 +35,8 @@ pub(super) struct Types {
 /// A search and what it may use.
 pub(super) struct Search<'a> {
     pub settings: Settings,
+    /// Of all pairs of entities, those that are searched here, as [`Similarity::search_share`] has it.
+    pub mine: Vec<bool>,
     pub resources: &'a Resources,
     pub pool: &'a rayon::ThreadPool,
     pub stop: &'a AtomicBool,
@@ -125,7 +127,8 @@ impl Search<'_> {
     fn search(&self, similarity: &Similarity, order: Vec<u32>) -> Result<Candidates> {
         let k = self.settings.k.min(order.len().max(1));
         let candidates = Candidates::new(k, order, self.settings.least());
-        let search = || self.pool.install(|| similarity.search(&candidates, self.stop)).map_err(from_kernel);
+        let search =
+            || self.pool.install(|| similarity.search_share(&candidates, &self.mine, self.stop)).map_err(from_kernel);
         self.count("multiply_adds", self.timed("product_time", search)?);
         Ok(candidates)
     }
