@@ -23,10 +23,10 @@ pub async fn serve(listener: TcpListener, service: BallistaFlightService, securi
     let routes = Routes::new(service)
         .into_axum_router()
         .layer(axum::middleware::from_fn(move |request, next| Arc::clone(&guard).guard(request, next)));
-    let mut server = Server::builder().tcp_nodelay(true);
+    let mut server = Server::builder();
     if let Some(tls) = &security.tls {
         server = server.tls_config(tls.server()).map_err(failed)?;
     }
-    let incoming = TcpIncoming::from(listener);
+    let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
     server.add_routes(Routes::from(routes)).serve_with_incoming(incoming).await.map_err(failed)
 }

@@ -81,11 +81,11 @@ pub async fn serve(
         .merge(get_routes(Arc::new(scheduler.clone())))
         .layer(axum::middleware::from_fn(move |request, next| Arc::clone(&guard).guard(request, next)));
     // HTTP/1 is what curl and browsers speak.
-    let mut server = Server::builder().accept_http1(true).tcp_nodelay(true);
+    let mut server = Server::builder().accept_http1(true);
     if let Some(tls) = &security.tls {
         server = server.tls_config(tls.server()).map_err(failed)?;
     }
-    let serving = server.add_routes(Routes::from(routes)).serve_with_incoming(TcpIncoming::from(listener));
+    let serving = server.add_routes(Routes::from(routes)).serve_with_incoming(TcpIncoming::from(listener).with_nodelay(Some(true)));
     tokio::select! {
         served = serving => served.map_err(failed),
         () = count_slots(&scheduler, &slots) => Ok(()),
