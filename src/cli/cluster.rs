@@ -9,10 +9,12 @@ use tokio::net::TcpListener;
 
 use super::limits::parse_bytes;
 use super::logs::LogArgs;
+use super::output;
 use crate::cluster::client::Cluster;
 use crate::cluster::local::LocalCluster;
 use crate::cluster::security::{Security, Tls};
-use crate::cluster::{executor, scheduler};
+use crate::cluster::status::{ExecutorInfo, JobInfo, StageInfo};
+use crate::cluster::{executor, scheduler, status};
 use crate::error::{Error, Result};
 use crate::session::Limits;
 
@@ -76,6 +78,30 @@ impl Engine {
         match self {
             Self::Here(local) => local.cluster(),
             Self::Elsewhere(cluster) => cluster,
+        }
+    }
+
+    /// Tells again and again how the jobs of this process are, for ever.
+    pub(super) async fn watch(&self, mut tell: impl FnMut(String)) {
+        let mut channel = None;
+        loop {
+            tokio::time::sleep(Duration::from_millis(300)).await;
+            if channel.is_none() {
+                channel = self.cluster().connect().await.ok();
+            }
+            let Some(channel) = &mut channel else { continue };
+            let (mut stages, mut tasks, mut done) = (0, 0, 0);
+            let jobs = self.cluster().running();
+            for job in &jobs {
+                // A job that is just over is not known any more, or not yet.
+                for stage in status::stages(channel, job).await.unwrap_or_default() {
+                    let finished = |task: &&status::TaskInfo| task.status == "Successful";
+                    stages += usize::from(stage.status != "Successful");
+                    tasks += stage.tasks.len();
+                    done += stage.tasks.iter().filter(finished).count();
+                }
+            }
+            tell(format!("cluster: {} jobs, {stages} stages to do, {done} of {tasks} tasks done", jobs.len()));
         }
     }
 }
@@ -251,18 +277,66 @@ pub(super) struct ClusterArgs {
 
 #[derive(Debug, Subcommand)]
 enum ClusterCommand {
-    /// List executors and jobs
+    /// List executors and jobs, or the stages of one job
     Status {
         /// df://HOST:PORT of the scheduler
+        #[arg(env = "LAKESIDE_CLUSTER")]
         url: String,
+        /// List the stages of this job, and how many tasks of each the executors got
+        #[arg(long, value_name = "ID")]
+        job: Option<String>,
         #[command(flatten)]
         security: SecurityArgs,
     },
 }
 
 pub(super) async fn cluster(args: &ClusterArgs) -> Result<()> {
-    let ClusterCommand::Status { url, security } = &args.command;
+    let ClusterCommand::Status { url, job, security } = &args.command;
     let cluster = Cluster::new(scheduler_address(url)?, security.security()?);
     cluster.check().await?;
+    let mut channel = cluster.connect().await?;
+    if let Some(job) = job {
+        println!("{}", output::columns(&stage_rows(&status::stages(&mut channel, job).await?)));
+        return Ok(());
+    }
+    println!("{}", output::columns(&executor_rows(&status::executors(&mut channel).await?)));
+    println!();
+    println!("{}", output::columns(&job_rows(&status::jobs(&mut channel).await?)));
     Ok(())
+}
+
+fn executor_rows(executors: &[ExecutorInfo]) -> Vec<[String; 5]> {
+    let mut rows = vec![["executor", "address", "slots", "seen", ""].map(str::to_owned)];
+    for executor in executors {
+        let ago = executor.last_seen.map_or(String::new(), |at| format!("{} s ago", now().saturating_sub(at) / 1000));
+        let address = format!("{}:{}", executor.host, executor.port);
+        rows.push([executor.id.clone(), address, executor.specification.vcores.to_string(), ago, String::new()]);
+    }
+    rows
+}
+
+fn job_rows(jobs: &[JobInfo]) -> Vec<[String; 5]> {
+    let mut rows = vec![["job", "state", "stages", "seconds", ""].map(str::to_owned)];
+    for job in jobs {
+        let end = if job.end_time == 0 { now() } else { job.end_time };
+        let seconds = format!("{:.2}", end.saturating_sub(job.start_time) as f64 / 1000.0);
+        let stages = format!("{} of {}", job.completed_stages, job.stages);
+        rows.push([job.id.clone(), job.status.clone(), stages, seconds, String::new()]);
+    }
+    rows
+}
+
+fn stage_rows(stages: &[StageInfo]) -> Vec<[String; 5]> {
+    let mut rows = vec![["stage", "state", "tasks", "rows", "tasks of executors"].map(str::to_owned)];
+    for stage in stages {
+        let done = stage.tasks.iter().filter(|task| task.status == "Successful").count();
+        let of: Vec<String> = stage.executors.iter().map(|(executor, tasks)| format!("{executor}: {tasks}")).collect();
+        let tasks = format!("{done} of {}", stage.tasks.len());
+        rows.push([stage.id.clone(), stage.status.clone(), tasks, output::grouped(stage.output_rows), of.join(", ")]);
+    }
+    rows
+}
+
+fn now() -> u64 {
+    std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(0, |time| time.as_millis() as u64)
 }

@@ -67,6 +67,15 @@ impl LimitArgs {
 }
 
 impl Engine {
+    /// Keeps a line that tells how jobs on a cluster are; never done.
+    pub(super) async fn watch(&self, _line: Option<indicatif::ProgressBar>) {
+        #[cfg(feature = "cluster")]
+        if let (Some(cluster), Some(line)) = (&self.cluster, _line) {
+            cluster.watch(|text| line.set_message(text)).await;
+        }
+        std::future::pending().await
+    }
+
     /// Ends what is under way elsewhere; what runs in this process ends with it.
     pub(super) async fn cancel(&self) {
         #[cfg(feature = "cluster")]

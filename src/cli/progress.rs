@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::io::IsTerminal;
 use std::time::Duration;
 
-use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
+use indicatif::{MultiProgress, ProgressBar, ProgressFinish, ProgressStyle};
 
 use super::output;
 use crate::project::run::{Outcome, Progress, Report};
@@ -20,6 +20,14 @@ impl RunProgress {
     pub(super) fn new(total: usize) -> Self {
         let bars = std::io::stderr().is_terminal().then(|| (MultiProgress::new(), HashMap::new()));
         Self { total, done: 0, bars }
+    }
+
+    /// A line below the steps, on a terminal.
+    pub(super) fn line_below(&self) -> Option<ProgressBar> {
+        let (all, _) = self.bars.as_ref()?;
+        let line = all.add(ProgressBar::new_spinner().with_finish(ProgressFinish::AndClear));
+        line.set_style(ProgressStyle::with_template("  {msg}").unwrap_or_else(|_| ProgressStyle::default_spinner()));
+        Some(line)
     }
 
     pub(super) fn finish(&mut self) {

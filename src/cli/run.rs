@@ -33,7 +33,9 @@ pub(super) async fn run(args: &RunArgs) -> Result<()> {
     let total = project.graph.select(&args.select)?.len();
     let start = std::time::Instant::now();
     let mut progress = progress::RunProgress::new(total);
+    let line = progress.line_below();
     let reports = tokio::select! {
+        () = engine.watch(line) => Vec::new(),
         reports = run::run(&project, &args.select, &mut progress) => reports?,
         _ = tokio::signal::ctrl_c() => {
             engine.cancel().await;

@@ -122,7 +122,10 @@ async fn run(place: &Place, sql: &str, format: Format) -> Result<()> {
             eprintln!("{:.2} s", start.elapsed().as_secs_f64());
             Ok(())
         }
-        _ = tokio::signal::ctrl_c() => Err(Error::Steps("cancelled".to_owned())),
+        _ = tokio::signal::ctrl_c() => {
+            place.engine.cancel().await;
+            Err(Error::Steps("cancelled".to_owned()))
+        }
     }
 }
 

@@ -4,6 +4,7 @@ use std::io::{IsTerminal, Read};
 use std::path::PathBuf;
 
 use clap::Args;
+use indicatif::{ProgressBar, ProgressFinish};
 
 use super::limits::{Engine, LimitArgs};
 use super::output::{Format, print};
@@ -44,7 +45,7 @@ pub(super) struct SqlArgs {
 pub(super) struct Place {
     pub(super) session: Session,
     pub(super) project: Option<Project>,
-    engine: Engine,
+    pub(super) engine: Engine,
 }
 
 pub(super) async fn sql(args: &SqlArgs) -> Result<()> {
@@ -58,13 +59,20 @@ pub(super) async fn sql(args: &SqlArgs) -> Result<()> {
         (None, None) if std::io::stdin().is_terminal() => return shell::shell(&place, args.format).await,
         (None, None) => stdin()?,
     };
+    let terminal = std::io::stderr().is_terminal();
     tokio::select! {
+        () = place.engine.watch(terminal.then(line)) => Ok(()),
         done = place.run(&text, args.format) => done,
         _ = tokio::signal::ctrl_c() => {
             place.engine.cancel().await;
             Err(Error::Steps("stopped".to_owned()))
         }
     }
+}
+
+/// A line on the terminal that goes when it is done.
+fn line() -> ProgressBar {
+    ProgressBar::new_spinner().with_finish(ProgressFinish::AndClear)
 }
 
 fn stdin() -> Result<String> {

@@ -21,6 +21,7 @@ use datafusion::physical_plan::{DisplayAs, DisplayFormatType, ExecutionPlan, Pla
 use datafusion::prelude::SessionConfig;
 use datafusion_proto::protobuf::LogicalPlanNode;
 use futures::TryStreamExt;
+use tonic::transport::Channel;
 
 use super::codec::LogicalCodec;
 use super::errors;
@@ -52,7 +53,7 @@ impl Cluster {
 
     /// Finds out whether the scheduler is there and lets this process in.
     pub async fn check(&self) -> Result<()> {
-        let channel = channel(&self.scheduler, &self.security).await;
+        let channel = self.connect().await;
         let unreachable = |e: String| {
             datafusion::common::exec_datafusion_err!(
                 "no scheduler answers at {}: {e}; start one with `lakeside scheduler`",
@@ -71,17 +72,27 @@ impl Cluster {
         }
     }
 
+    /// A connection to ask how the cluster is, see [`super::status`].
+    pub async fn connect(&self) -> Result<Channel> {
+        channel(&self.scheduler, &self.security).await
+    }
+
+    /// The jobs that this process has under way.
+    pub fn running(&self) -> Vec<String> {
+        let running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
+        running.iter().filter_map(|plan| Some(plan.downcast_ref::<Query>()?.job_id()?.to_string())).collect()
+    }
+
     /// Cancels every job that this process has under way.
     pub async fn cancel(&self) {
-        let running: Vec<_> = self.running.lock().unwrap_or_else(PoisonError::into_inner).drain(..).collect();
-        let jobs: Vec<_> = running.iter().filter_map(|plan| plan.downcast_ref::<Query>()?.job_id()).collect();
+        let jobs = self.running();
         if jobs.is_empty() {
             return;
         }
-        let Ok(channel) = channel(&self.scheduler, &self.security).await else { return };
+        let Ok(channel) = self.connect().await else { return };
         let mut client = SchedulerGrpcClient::new(channel);
-        for job in jobs {
-            let _ = client.cancel_job(CancelJobParams { job_id: job.to_string() }).await;
+        for job_id in jobs {
+            let _ = client.cancel_job(CancelJobParams { job_id }).await;
         }
     }
 }

@@ -10,6 +10,7 @@
 //! - [`security`] says who may talk to whom.
 //! - [`local`] is a cluster within one process.
 
+mod calls;
 pub mod client;
 pub mod codec;
 pub mod errors;
@@ -21,4 +22,5 @@ mod planner;
 pub mod scheduler;
 pub mod security;
 pub mod session;
+pub mod status;
 mod tables;

@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use axum::Router;
+use axum::routing::get;
 use ballista_core::config::TaskSchedulingPolicy;
 use ballista_core::serde::protobuf::scheduler_grpc_server::SchedulerGrpcServer;
 use ballista_scheduler::api::get_routes;
@@ -20,6 +21,7 @@ use tonic::service::Routes;
 use tonic::transport::Server;
 use tonic::transport::server::TcpIncoming;
 
+use super::calls::{Calls, Record};
 use super::codec::{LogicalCodec, PhysicalCodec};
 use super::security::Security;
 use super::session::{MESSAGE_BYTES, builder, configs};
@@ -57,7 +59,8 @@ impl Settings {
 /// How often executors are counted.
 const COUNT_EVERY: Duration = Duration::from_millis(50);
 
-type Scheduler = SchedulerServer<LogicalPlanNode, PhysicalPlanNode>;
+/// Ballista's scheduler.
+pub(super) type Scheduler = SchedulerServer<LogicalPlanNode, PhysicalPlanNode>;
 
 /// Serves until `stop` is done. One port has it all: the calls of clients and executors, and `/api` for status. The number
 /// of all executors' slots is kept in `slots`.
@@ -71,7 +74,8 @@ pub async fn serve(
     let config = Arc::new(config(&settings, address, Arc::clone(&slots))?);
     let cluster = BallistaCluster::new_from_config(&config).await.map_err(failed)?;
     let scheduler: Scheduler = create_scheduler(cluster, config).await.map_err(failed)?;
-    let calls = SchedulerGrpcServer::new(scheduler.clone())
+    let record = Record::default();
+    let calls = SchedulerGrpcServer::new(Calls { scheduler: scheduler.clone(), record: record.clone() })
         .max_decoding_message_size(MESSAGE_BYTES)
         .max_encoding_message_size(MESSAGE_BYTES);
     let security = Arc::new(settings.security);
@@ -79,13 +83,16 @@ pub async fn serve(
     let routes: Router = Routes::new(calls)
         .into_axum_router()
         .merge(get_routes(Arc::new(scheduler.clone())))
+        .merge(Router::new().route("/api/job/{job}/executors", get(Record::answer)).with_state(record))
         .layer(axum::middleware::from_fn(move |request, next| Arc::clone(&guard).guard(request, next)));
     // HTTP/1 is what curl and browsers speak.
     let mut server = Server::builder().accept_http1(true);
     if let Some(tls) = &security.tls {
         server = server.tls_config(tls.server()).map_err(failed)?;
     }
-    let serving = server.add_routes(Routes::from(routes)).serve_with_incoming(TcpIncoming::from(listener).with_nodelay(Some(true)));
+    let serving = server
+        .add_routes(Routes::from(routes))
+        .serve_with_incoming(TcpIncoming::from(listener).with_nodelay(Some(true)));
     tokio::select! {
         served = serving => served.map_err(failed),
         () = count_slots(&scheduler, &slots) => Ok(()),
