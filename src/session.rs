@@ -15,10 +15,10 @@ use std::sync::{Arc, Mutex, PoisonError};
 use datafusion::catalog::TableProvider;
 use datafusion::common::{DFSchema, Result, ScalarValue, TableReference};
 use datafusion::dataframe::DataFrame;
-use datafusion::execution::SessionStateBuilder;
 use datafusion::execution::context::QueryPlanner;
 use datafusion::execution::memory_pool::{FairSpillPool, TrackConsumersPool};
 use datafusion::execution::runtime_env::{RuntimeEnv, RuntimeEnvBuilder};
+use datafusion::execution::{SessionState, SessionStateBuilder};
 use datafusion::logical_expr::{Expr, LogicalPlan};
 use datafusion::physical_optimizer::PhysicalOptimizerRule;
 use datafusion::physical_optimizer::optimizer::PhysicalOptimizer;
@@ -32,11 +32,8 @@ use crate::operators::row_number::NumberSortedRows;
 
 /// Where queries run that do not run in this process.
 pub trait Remote: Debug + Send + Sync {
-    /// The configuration of a session whose queries run there, made from that of a local one.
-    fn config(&self, local: SessionConfig) -> Result<SessionConfig>;
-
-    /// Turns a logical plan into one node that has it run there.
-    fn planner(&self) -> Arc<dyn QueryPlanner + Send + Sync>;
+    /// The state of a session whose queries run there, made from that of a local one.
+    fn connect(&self, local: SessionState) -> SessionState;
 }
 
 /// What a session may use.
@@ -72,11 +69,11 @@ pub struct Session {
 impl Session {
     /// A session without tables; `$name` in its statements stands for the variable of that name.
     pub fn try_new(limits: &Limits, variables: BTreeMap<String, ScalarValue>) -> Result<Self> {
-        let (config, planner) = match &limits.remote {
-            Some(remote) => (remote.config(config(limits))?, remote.planner()),
-            None => (config(limits), Arc::new(LakesidePlanner(Place::Here)) as _),
-        };
-        let context = context(config, runtime(limits.memory).build_arc()?, planner)?;
+        let planner = Arc::new(LakesidePlanner(Place::Here));
+        let mut context = context(config(limits), runtime(limits.memory).build_arc()?, planner)?;
+        if let Some(remote) = &limits.remote {
+            context = SessionContext::new_with_state(remote.connect(context.state()));
+        }
         Ok(Self { context, variables: Arc::new(variables), base: None, naming: Arc::default() })
     }
 

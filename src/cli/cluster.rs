@@ -1,5 +1,6 @@
 //! `lakeside scheduler`, `lakeside executor`, `lakeside cluster`
 
+use std::io::Write;
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
@@ -89,12 +90,12 @@ impl Engine {
             if channel.is_none() {
                 channel = self.cluster().connect().await.ok();
             }
-            let Some(channel) = &mut channel else { continue };
+            let Some(open) = &mut channel else { continue };
             let (mut stages, mut tasks, mut done) = (0, 0, 0);
             let jobs = self.cluster().running();
             for job in &jobs {
                 // A job that is just over is not known any more, or not yet.
-                for stage in status::stages(channel, job).await.unwrap_or_default() {
+                for stage in status::stages(open, job).await.unwrap_or_default() {
                     let finished = |task: &&status::TaskInfo| task.status == "Successful";
                     stages += usize::from(stage.status != "Successful");
                     tasks += stage.tasks.len();
@@ -246,7 +247,12 @@ fn most_memory() -> Option<usize> {
 }
 
 fn warn_if_open(bind: IpAddr, security: &Security) {
-    if !bind.is_loopback() && security.token.is_none() && security.tls.is_none() {
+    if bind.is_loopback() || security.tls.is_some() {
+        return;
+    }
+    if security.token.is_some() {
+        eprintln!("warning: without --tls-ca the token and all rows go over the network in clear text");
+    } else {
         eprintln!(
             "warning: whoever reaches {bind} may use this cluster, with this process's access to files; set LAKESIDE_CLUSTER_TOKEN or --tls-ca"
         );
@@ -296,13 +302,15 @@ pub(super) async fn cluster(args: &ClusterArgs) -> Result<()> {
     cluster.check().await?;
     let mut channel = cluster.connect().await?;
     if let Some(job) = job {
-        println!("{}", output::columns(&stage_rows(&status::stages(&mut channel, job).await?)));
-        return Ok(());
+        return print(&output::columns(&stage_rows(&status::stages(&mut channel, job).await?)));
     }
-    println!("{}", output::columns(&executor_rows(&status::executors(&mut channel).await?)));
-    println!();
-    println!("{}", output::columns(&job_rows(&status::jobs(&mut channel).await?)));
-    Ok(())
+    print(&output::columns(&executor_rows(&status::executors(&mut channel).await?)))?;
+    print("")?;
+    print(&output::columns(&job_rows(&status::jobs(&mut channel).await?)))
+}
+
+fn print(text: &str) -> Result<()> {
+    writeln!(std::io::stdout(), "{text}").map_err(|e| Error::Io("writing".to_owned(), e))
 }
 
 fn executor_rows(executors: &[ExecutorInfo]) -> Vec<[String; 5]> {

@@ -11,11 +11,12 @@ use ballista_core::serde::protobuf::{
     CreateUpdateSessionResult, ExecuteQueryParams, ExecuteQueryResult, ExecutorStoppedParams, ExecutorStoppedResult,
     GetJobMetricsParams, GetJobMetricsResult, GetJobStatusParams, GetJobStatusResult, HeartBeatParams, HeartBeatResult,
     PollWorkParams, PollWorkResult, RegisterExecutorParams, RegisterExecutorResult, RemoveSessionParams,
-    RemoveSessionResult, UpdateTaskStatusParams, UpdateTaskStatusResult,
+    RemoveSessionResult, TaskDefinition, TaskStatus, UpdateTaskStatusParams, UpdateTaskStatusResult, task_status,
 };
 use tonic::{Request, Response, Status};
 
 use super::scheduler::Scheduler;
+use super::tasks::POLL;
 
 /// The tasks of each stage of a job, by executor.
 pub type Handed = BTreeMap<u32, BTreeMap<String, usize>>;
@@ -23,36 +24,115 @@ pub type Handed = BTreeMap<u32, BTreeMap<String, usize>>;
 /// How many jobs are remembered.
 const MOST_JOBS: usize = 1000;
 
-/// Which executor got which tasks, by job.
+/// What happened to the tasks of the last jobs.
 #[derive(Debug, Clone, Default)]
-pub struct Record(Arc<Mutex<HashMap<String, Handed>>>);
+pub struct Record(Arc<Mutex<BTreeMap<String, Job>>>);
+
+#[derive(Debug, Default)]
+struct Job {
+    handed: Handed,
+    /// The latest attempt at each stage that a task has succeeded in.
+    succeeded: BTreeMap<u32, u32>,
+    /// Whether rows of it may be counted twice.
+    spoilt: bool,
+}
 
 impl Record {
-    fn add(&self, executor: &str, work: &PollWorkResult) {
-        if work.tasks.is_empty() {
-            return;
-        }
+    /// Jobs are named by the time at which they came, so the first is the oldest.
+    fn with<T>(&self, job: &str, change: impl FnOnce(&mut Job) -> T) -> T {
         let mut jobs = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if jobs.len() >= MOST_JOBS && !jobs.contains_key(job) {
+            jobs.pop_first();
+        }
+        change(jobs.entry(job.to_owned()).or_default())
+    }
+
+    fn add(&self, executor: &str, work: &PollWorkResult) {
         for task in &work.tasks {
-            if jobs.len() >= MOST_JOBS && !jobs.contains_key(&task.job_id) {
-                jobs.clear();
-            }
-            let stages = jobs.entry(task.job_id.clone()).or_default();
-            *stages.entry(task.stage_id).or_default().entry(executor.to_owned()).or_default() += 1;
+            self.with(&task.job_id, |job| {
+                *job.handed.entry(task.stage_id).or_default().entry(executor.to_owned()).or_default() += 1;
+            });
         }
     }
 
+    fn succeeded(&self, reports: &[TaskStatus]) {
+        for task in reports.iter().filter(|task| matches!(task.status, Some(task_status::Status::Successful(_)))) {
+            self.with(&task.job_id, |job| {
+                let latest = job.succeeded.entry(task.stage_id).or_default();
+                *latest = task.stage_attempt_num.max(*latest);
+            });
+        }
+    }
+
+    /// The jobs of tasks that do a stage once more after some of its tasks had succeeded. Ballista 55.0 keeps what these
+    /// left behind beside what is done anew, so that the next stage would read rows twice.
+    fn spoilt_by(&self, tasks: &[TaskDefinition]) -> Vec<String> {
+        let mut spoilt: Vec<String> = Vec::new();
+        for task in tasks {
+            let again = self.with(&task.job_id, |job| {
+                let again = job.succeeded.get(&task.stage_id).is_some_and(|attempt| *attempt < task.stage_attempt_num);
+                job.spoilt |= again;
+                again
+            });
+            if again && !spoilt.contains(&task.job_id) {
+                spoilt.push(task.job_id.clone());
+            }
+        }
+        spoilt
+    }
+
     /// Answers `/api/job/{job}/executors`.
-    pub async fn answer(State(record): State<Self>, Path(job): Path<String>) -> Json<Handed> {
-        Json(record.0.lock().unwrap_or_else(PoisonError::into_inner).get(&job).cloned().unwrap_or_default())
+    pub async fn handed(State(record): State<Self>, Path(job): Path<String>) -> Json<Handed> {
+        Json(
+            record
+                .0
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .get(&job)
+                .map(|job| job.handed.clone())
+                .unwrap_or_default(),
+        )
+    }
+
+    /// Answers `/api/job/{job}/spoilt`: whether it was given up and should be begun anew.
+    pub async fn spoilt(State(record): State<Self>, Path(job): Path<String>) -> Json<bool> {
+        Json(record.0.lock().unwrap_or_else(PoisonError::into_inner).get(&job).is_some_and(|job| job.spoilt))
     }
 }
 
 /// Ballista's scheduler, with the record.
 #[derive(Clone)]
 pub struct Calls {
-    pub scheduler: Scheduler,
-    pub record: Record,
+    scheduler: Scheduler,
+    record: Record,
+    /// The last poll of each executor and what it was answered.
+    answers: Arc<Mutex<HashMap<String, Arc<tokio::sync::Mutex<LastPoll>>>>>,
+}
+
+#[derive(Default)]
+struct LastPoll {
+    number: Option<String>,
+    answer: PollWorkResult,
+}
+
+impl Calls {
+    /// Hands on to this scheduler.
+    pub fn new(scheduler: Scheduler, record: Record) -> Self {
+        Self { scheduler, record, answers: Arc::default() }
+    }
+
+    /// Answers a poll for the first time.
+    async fn poll(&self, executor: &str, request: Request<PollWorkParams>) -> Result<PollWorkResult, Status> {
+        self.record.succeeded(&request.get_ref().task_status);
+        let mut answer = self.scheduler.poll_work(request).await?.into_inner();
+        for job in self.record.spoilt_by(&answer.tasks) {
+            // The client begins anew.
+            let _ = self.scheduler.cancel_job(job.clone().into()).await;
+            answer.tasks.retain(|task| task.job_id != job);
+        }
+        self.record.add(executor, &answer);
+        Ok(answer)
+    }
 }
 
 type Answer<T> = Result<Response<T>, Status>;
@@ -62,10 +142,18 @@ impl SchedulerGrpc for Calls {
     type ExecuteQueryPushStream = <Scheduler as SchedulerGrpc>::ExecuteQueryPushStream;
 
     async fn poll_work(&self, request: Request<PollWorkParams>) -> Answer<PollWorkResult> {
-        let executor = request.get_ref().metadata.as_ref().map(|executor| executor.id.clone());
-        let answer = self.scheduler.poll_work(request).await?;
-        self.record.add(&executor.unwrap_or_default(), answer.get_ref());
-        Ok(answer)
+        let executor = request.get_ref().metadata.as_ref().map(|executor| executor.id.clone()).unwrap_or_default();
+        let number = request.metadata().get(POLL).and_then(|number| Some(number.to_str().ok()?.to_owned()));
+        let last = {
+            let mut answers = self.answers.lock().unwrap_or_else(PoisonError::into_inner);
+            Arc::clone(answers.entry(executor.clone()).or_default())
+        };
+        let mut last = last.lock().await;
+        if number.is_none() || last.number != number {
+            let answer = self.poll(&executor, request).await?;
+            *last = LastPoll { number, answer };
+        }
+        Ok(Response::new(last.answer.clone()))
     }
 
     async fn register_executor(&self, request: Request<RegisterExecutorParams>) -> Answer<RegisterExecutorResult> {
@@ -108,6 +196,7 @@ impl SchedulerGrpc for Calls {
     }
 
     async fn executor_stopped(&self, request: Request<ExecutorStoppedParams>) -> Answer<ExecutorStoppedResult> {
+        self.answers.lock().unwrap_or_else(PoisonError::into_inner).remove(&request.get_ref().executor_id);
         self.scheduler.executor_stopped(request).await
     }
 

@@ -6,21 +6,25 @@ use std::sync::{Arc, Mutex, PoisonError};
 use async_trait::async_trait;
 use ballista_core::config::BallistaConfig;
 use ballista_core::execution_plans::DistributedQueryExec;
+use ballista_core::optimizer::with_ballista_optimizer_rules;
 use ballista_core::planner::BallistaQueryPlanner;
 use ballista_core::serde::protobuf::CancelJobParams;
 use ballista_core::serde::protobuf::scheduler_grpc_client::SchedulerGrpcClient;
-use datafusion::catalog::Session;
+use datafusion::arrow::datatypes::SchemaRef;
+use datafusion::catalog::{Session, TableProvider};
 use datafusion::common::Result;
 use datafusion::common::tree_node::TreeNodeRecursion;
+use datafusion::datasource::provider_as_source;
 use datafusion::execution::context::QueryPlanner;
-use datafusion::execution::{SendableRecordBatchStream, TaskContext};
-use datafusion::logical_expr::LogicalPlan;
+use datafusion::execution::{SendableRecordBatchStream, SessionState, SessionStateBuilder, TaskContext};
+use datafusion::logical_expr::dml::CopyTo;
+use datafusion::logical_expr::{Expr, LogicalPlan, LogicalPlanBuilder, TableType};
 use datafusion::physical_expr::PhysicalExpr;
 use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
 use datafusion::physical_plan::{DisplayAs, DisplayFormatType, ExecutionPlan, PlanProperties};
-use datafusion::prelude::SessionConfig;
+use datafusion::physical_planner::{DefaultPhysicalPlanner, PhysicalPlanner};
 use datafusion_proto::protobuf::LogicalPlanNode;
-use futures::TryStreamExt;
+use futures::{StreamExt, TryStreamExt};
 use tonic::transport::Channel;
 
 use super::codec::LogicalCodec;
@@ -28,6 +32,7 @@ use super::errors;
 use super::executor::channel;
 use super::security::Security;
 use super::session::upgrade;
+use super::status;
 use super::tables::portable;
 use crate::session::Remote;
 
@@ -98,18 +103,32 @@ impl Cluster {
 }
 
 impl Remote for Cluster {
-    fn config(&self, local: SessionConfig) -> Result<SessionConfig> {
-        Ok(upgrade(local, &self.security))
-    }
-
-    fn planner(&self) -> Arc<dyn QueryPlanner + Send + Sync> {
-        Arc::new(self.clone())
+    fn connect(&self, local: SessionState) -> SessionState {
+        let config = upgrade(local.config().clone(), &self.security);
+        let rules = with_ballista_optimizer_rules(local.optimizers());
+        let state = SessionStateBuilder::new_from_existing(local).with_config(config).with_optimizer_rules(rules);
+        state.with_query_planner(Arc::new(self.clone())).build()
     }
 }
 
 #[async_trait]
 impl QueryPlanner for Cluster {
     async fn create_physical_plan(&self, plan: &LogicalPlan, session: &dyn Session) -> Result<Arc<dyn ExecutionPlan>> {
+        let LogicalPlan::Copy(copy) = plan else {
+            return self.job(plan, session).await;
+        };
+        // Its options get lost where a plan is sent, and a task that is done twice would leave two files: rows come back
+        // and are written here.
+        let rows: Arc<dyn TableProvider> = Arc::new(Rows(self.job(&copy.input, session).await?));
+        let scan = LogicalPlanBuilder::scan("rows", provider_as_source(rows), None)?.build()?;
+        let copy = LogicalPlan::Copy(CopyTo { input: Arc::new(scan), ..copy.clone() });
+        DefaultPhysicalPlanner::default().create_physical_plan(&copy, session).await
+    }
+}
+
+impl Cluster {
+    /// The plan of having a query run there.
+    async fn job(&self, plan: &LogicalPlan, session: &dyn Session) -> Result<Arc<dyn ExecutionPlan>> {
         let config = session.config().options().extensions.get::<BallistaConfig>().cloned().unwrap_or_default();
         let url = format!("http://{}", self.scheduler);
         let planner =
@@ -117,17 +136,72 @@ impl QueryPlanner for Cluster {
         let plan = portable(plan, session).await?;
         let plan = planner.create_physical_plan(&plan, session).await?;
         match plan.downcast_ref::<Query>() {
-            Some(_) => Ok(Arc::new(JobExec { query: plan, running: Arc::clone(&self.running) })),
+            Some(_) => Ok(Arc::new(JobExec { query: plan, cluster: self.clone() })),
             None => Ok(plan),
         }
     }
 }
 
-/// A query that runs as a job of the cluster: it is known as long as it runs, and its errors are made readable.
+/// The rows of a job, for what is done with them here.
 #[derive(Debug)]
+struct Rows(Arc<dyn ExecutionPlan>);
+
+#[async_trait]
+impl TableProvider for Rows {
+    fn schema(&self) -> SchemaRef {
+        self.0.schema()
+    }
+
+    fn table_type(&self) -> TableType {
+        TableType::Temporary
+    }
+
+    async fn scan(
+        &self,
+        _: &dyn Session,
+        _: Option<&Vec<usize>>,
+        _: &[Expr],
+        _: Option<usize>,
+    ) -> Result<Arc<dyn ExecutionPlan>> {
+        Ok(Arc::clone(&self.0))
+    }
+}
+
+/// How often a job is begun.
+const ATTEMPTS: usize = 4;
+
+/// A query that runs as a job of the cluster: it is known as long as it runs, it is begun anew when the loss of an executor
+/// has spoilt it, and its errors are made readable.
+#[derive(Debug, Clone)]
 struct JobExec {
     query: Arc<dyn ExecutionPlan>,
-    running: Running,
+    cluster: Cluster,
+}
+
+impl JobExec {
+    /// The rows of a job that has come to its first row, or its error.
+    async fn rows(self, partition: usize, context: Arc<TaskContext>) -> Result<SendableRecordBatchStream> {
+        let mut attempt = 1;
+        loop {
+            let mut rows = self.query.execute(partition, Arc::clone(&context))?;
+            let first = rows.next().await;
+            if let Some(Err(error)) = &first
+                && attempt < ATTEMPTS
+                && (errors::is_lost(error) || self.is_spoilt().await)
+            {
+                attempt += 1;
+                continue;
+            }
+            let rows = futures::stream::iter(first).chain(rows);
+            return Ok(Box::pin(RecordBatchStreamAdapter::new(self.query.schema(), rows)));
+        }
+    }
+
+    async fn is_spoilt(&self) -> bool {
+        let job = self.query.downcast_ref::<Query>().and_then(Query::job_id);
+        let (Some(job), Ok(mut channel)) = (job, self.cluster.connect().await) else { return false };
+        status::is_spoilt(&mut channel, job.as_str()).await.unwrap_or(false)
+    }
 }
 
 impl DisplayAs for JobExec {
@@ -161,8 +235,8 @@ impl ExecutionPlan for JobExec {
     }
 
     fn execute(&self, partition: usize, context: Arc<TaskContext>) -> Result<SendableRecordBatchStream> {
-        let rows = self.query.execute(partition, context).map_err(errors::readable)?;
-        let listed = Listed::new(&self.query, &self.running);
+        let listed = Listed::new(&self.query, &self.cluster.running);
+        let rows = futures::stream::once(self.clone().rows(partition, context)).try_flatten();
         let rows = rows.map_err(move |e| {
             let _listed = &listed;
             errors::readable(e)

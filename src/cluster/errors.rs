@@ -78,6 +78,12 @@ fn without_frame(text: &str) -> &str {
     }
 }
 
+/// Whether the rows of a job that was done could not be fetched, as who had them is gone.
+pub fn is_lost(error: &DataFusionError) -> bool {
+    let text = error.to_string();
+    text.contains("fetch partition error") || text.contains("FetchFailed")
+}
+
 /// Whether the other side will say the same next time.
 pub fn is_refusal(status: &Status) -> bool {
     matches!(status.code(), Code::Unauthenticated | Code::PermissionDenied | Code::FailedPrecondition)

@@ -1,6 +1,7 @@
 //! A whole cluster in this process: a scheduler and executors that talk over loopback. For trying things out and for tests.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
@@ -18,6 +19,8 @@ pub struct LocalCluster {
     cluster: Cluster,
     /// Its own, so that all of it ends when this is dropped.
     runtime: Option<Runtime>,
+    /// What executors have shuffled.
+    work_dir: PathBuf,
 }
 
 const START_WITHIN: Duration = Duration::from_secs(20);
@@ -39,6 +42,7 @@ impl LocalCluster {
             let listener = TcpListener::from_std(listener).map_err(DataFusionError::from)?;
             scheduler::serve(listener, settings, count, std::future::pending()).await
         });
+        let work_dir = std::env::temp_dir().join(format!("lakeside-cluster-{}", uuid::Uuid::new_v4()));
         for _ in 0..executors {
             let settings = executor::Settings {
                 scheduler: address.clone(),
@@ -47,12 +51,12 @@ impl LocalCluster {
                 external_host: "127.0.0.1".to_owned(),
                 slots,
                 memory: memory.map(|bytes| bytes / executors.max(1)),
-                work_dir: std::env::temp_dir(),
+                work_dir: work_dir.clone(),
                 security: security.clone(),
             };
             runtime.spawn(executor::serve(settings, std::future::pending()));
         }
-        let this = Self { cluster: Cluster::new(address, security), runtime: Some(runtime) };
+        let this = Self { cluster: Cluster::new(address, security), runtime: Some(runtime), work_dir };
         // Queries are planned for the executors that are there.
         let all = executors * slots;
         let begun = Instant::now();
@@ -76,5 +80,6 @@ impl Drop for LocalCluster {
         if let Some(runtime) = self.runtime.take() {
             runtime.shutdown_background();
         }
+        let _ = std::fs::remove_dir_all(&self.work_dir);
     }
 }

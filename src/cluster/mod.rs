@@ -24,3 +24,5 @@ pub mod security;
 pub mod session;
 pub mod status;
 mod tables;
+mod task;
+mod tasks;

@@ -4,11 +4,11 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use datafusion::catalog::Session;
-use datafusion::common::tree_node::{Transformed, TransformedResult};
+use datafusion::common::tree_node::{Transformed, TransformedResult, TreeNode, TreeNodeRecursion};
 use datafusion::common::{Result, plan_err};
 use datafusion::execution::context::QueryPlanner;
-use datafusion::logical_expr::expr::{WindowFunction, WindowFunctionParams};
-use datafusion::logical_expr::{Expr, LogicalPlan, when};
+use datafusion::logical_expr::expr::{NullTreatment, WindowFunction, WindowFunctionParams};
+use datafusion::logical_expr::{Expr, FetchType, LogicalPlan, SkipType, WindowFunctionDefinition, when};
 use datafusion::physical_plan::ExecutionPlan;
 
 use crate::operators::node::OperatorNode;
@@ -22,10 +22,42 @@ pub struct ClusterPlanner;
 impl QueryPlanner for ClusterPlanner {
     async fn create_physical_plan(&self, plan: &LogicalPlan, session: &dyn Session) -> Result<Arc<dyn ExecutionPlan>> {
         let plan = plan.clone().transform_with_subqueries(without_window_filters).data()?;
+        plan.apply_with_subqueries(|node| refuse(node).map(|()| TreeNodeRecursion::Continue))?;
         let plan = plan.transform_up_with_subqueries(shared).data()?;
         LakesidePlanner(Place::Cluster).create_physical_plan(&plan, session).await
     }
 }
+
+/// Fails where executors would be told something else than what was asked (datafusion-proto 55.2).
+fn refuse(plan: &LogicalPlan) -> Result<()> {
+    match plan {
+        LogicalPlan::Window(window) => {
+            let ignores_nulls = |expr: &Expr| match expr {
+                Expr::WindowFunction(window) if window.params.null_treatment == Some(NullTreatment::IgnoreNulls) => {
+                    matches!(window.fun, WindowFunctionDefinition::WindowUDF(_))
+                }
+                _ => false,
+            };
+            match window.window_expr.iter().any(|expr| expr.exists(|e| Ok(ignores_nulls(e))).unwrap_or(false)) {
+                true => plan_err!("IGNORE NULLS cannot be sent to a cluster; leave NULLs out in a subquery before"),
+                false => Ok(()),
+            }
+        }
+        LogicalPlan::Limit(limit) => {
+            let large = |count: FetchType| matches!(count, FetchType::Literal(Some(rows)) if rows > LARGEST_LIMIT);
+            let skips = matches!(limit.get_skip_type()?, SkipType::Literal(rows) if rows > LARGEST_LIMIT);
+            match skips || large(limit.get_fetch_type()?) {
+                true => plan_err!("LIMIT and OFFSET cannot be above {LARGEST_LIMIT} on a cluster"),
+                false => Ok(()),
+            }
+        }
+        LogicalPlan::RecursiveQuery(_) => plan_err!("WITH RECURSIVE cannot run on a cluster"),
+        _ => Ok(()),
+    }
+}
+
+/// Limits are sent with 32 bits.
+const LARGEST_LIMIT: usize = u32::MAX as usize;
 
 /// An operator whose search can be shared, as one that is.
 fn shared(plan: LogicalPlan) -> Result<Transformed<LogicalPlan>> {

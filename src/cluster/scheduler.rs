@@ -75,7 +75,7 @@ pub async fn serve(
     let cluster = BallistaCluster::new_from_config(&config).await.map_err(failed)?;
     let scheduler: Scheduler = create_scheduler(cluster, config).await.map_err(failed)?;
     let record = Record::default();
-    let calls = SchedulerGrpcServer::new(Calls { scheduler: scheduler.clone(), record: record.clone() })
+    let calls = SchedulerGrpcServer::new(Calls::new(scheduler.clone(), record.clone()))
         .max_decoding_message_size(MESSAGE_BYTES)
         .max_encoding_message_size(MESSAGE_BYTES);
     let security = Arc::new(settings.security);
@@ -83,7 +83,12 @@ pub async fn serve(
     let routes: Router = Routes::new(calls)
         .into_axum_router()
         .merge(get_routes(Arc::new(scheduler.clone())))
-        .merge(Router::new().route("/api/job/{job}/executors", get(Record::answer)).with_state(record))
+        .merge(
+            Router::new()
+                .route("/api/job/{job}/executors", get(Record::handed))
+                .route("/api/job/{job}/spoilt", get(Record::spoilt))
+                .with_state(record),
+        )
         .layer(axum::middleware::from_fn(move |request, next| Arc::clone(&guard).guard(request, next)));
     // HTTP/1 is what curl and browsers speak.
     let mut server = Server::builder().accept_http1(true);

@@ -100,7 +100,8 @@ impl Security {
             endpoint = Endpoint::from_shared(uri)?
                 .connect_timeout(std::time::Duration::from_secs(20))
                 .tcp_nodelay(true)
-                .http2_keep_alive_interval(std::time::Duration::from_secs(300))
+                .http2_keep_alive_interval(std::time::Duration::from_secs(20))
+                .keep_alive_while_idle(true)
                 .tls_config(tls.client())?;
         }
         endpoint.user_agent(self.user_agent())

@@ -48,7 +48,15 @@ pub fn configs(security: &Security) -> ConfigProducer {
 pub fn builder(runtime: Arc<RuntimeEnv>, slots: Arc<AtomicUsize>) -> SessionBuilder {
     Arc::new(move |config: SessionConfig| {
         let partitions = slots.load(Ordering::Relaxed).max(1);
-        let config = config.with_target_partitions(partitions);
+        // What clients may have set otherwise, and what answers depend on. Which side of a join every task gets whole is
+        // for Ballista alone (`ballista.optimizer.broadcast_join_threshold_bytes`; 0 forbids it): it takes back what
+        // DataFusion has decided only after everything above was planned for that.
+        let config = config
+            .with_target_partitions(partitions)
+            .set_u64("datafusion.optimizer.hash_join_single_partition_threshold", 0)
+            .set_u64("datafusion.optimizer.hash_join_single_partition_threshold_rows", 0)
+            .set_bool("datafusion.optimizer.enable_dynamic_filter_pushdown", false)
+            .set_bool("datafusion.optimizer.enable_physical_uncorrelated_scalar_subquery", false);
         let context = session::context(config, Arc::clone(&runtime), Arc::new(ClusterPlanner))?;
         let state = context.state();
         let rules = with_ballista_optimizer_rules(state.optimizers());

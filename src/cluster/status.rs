@@ -115,6 +115,11 @@ pub async fn stages(channel: &mut Channel, job: &str) -> Result<Vec<StageInfo>> 
     Ok(stages)
 }
 
+/// Whether a job was given up because the loss of an executor would have made its answer wrong, and is to be begun anew.
+pub async fn is_spoilt(channel: &mut Channel, job: &str) -> Result<bool> {
+    ask(channel, &format!("/api/job/{job}/spoilt")).await
+}
+
 async fn ask<T: DeserializeOwned>(channel: &mut Channel, path: &str) -> Result<T> {
     let request = Request::get(path).body(Body::empty()).map_err(|e| exec_datafusion_err!("{path}: {e}"))?;
     std::future::poll_fn(|context| channel.poll_ready(context))

@@ -2,12 +2,13 @@
 
 use std::sync::Arc;
 
+use datafusion::catalog::cte_worktable::CteWorkTable;
 use datafusion::catalog::{MemTable, Session, TableProvider};
 use datafusion::common::tree_node::{Transformed, TransformedResult, TreeNodeRecursion};
 use datafusion::common::{Result, plan_err};
 use datafusion::datasource::listing::{ListingTable, ListingTableConfig, ListingTableUrl};
 use datafusion::datasource::{ViewTable, empty::EmptyTable, provider_as_source, source_as_provider};
-use datafusion::logical_expr::{LogicalPlan, TableScan, TableSource};
+use datafusion::logical_expr::{Expr, LogicalPlan, TableScan, TableSource};
 use datafusion::physical_plan::execute_stream;
 use futures::TryStreamExt;
 
@@ -23,10 +24,11 @@ pub async fn portable(plan: &LogicalPlan, session: &dyn Session) -> Result<Logic
         }
         Ok(TreeNodeRecursion::Continue)
     })?;
-    let mut replaced: Vec<(Arc<dyn TableSource>, Arc<dyn TableSource>)> = Vec::new();
+    // Rows are read as the filters of a scan have it, so another scan of the same table may have others.
+    let mut replaced: Vec<((usize, Vec<Expr>), Arc<dyn TableSource>)> = Vec::new();
     for scan in scans {
         if let Some(table) = instead_of(&scan, session).await? {
-            replaced.push((scan.source, provider_as_source(table)));
+            replaced.push((key(&scan), provider_as_source(table)));
         }
     }
     if replaced.is_empty() {
@@ -34,7 +36,7 @@ pub async fn portable(plan: &LogicalPlan, session: &dyn Session) -> Result<Logic
     }
     let replace = |node| match node {
         LogicalPlan::TableScan(mut scan) => {
-            let new = replaced.iter().find(|(old, _)| Arc::ptr_eq(old, &scan.source));
+            let new = replaced.iter().find(|(old, _)| *old == key(&scan));
             let changed = new.is_some();
             scan.source = new.map_or(scan.source, |(_, new)| Arc::clone(new));
             Ok(Transformed::new(LogicalPlan::TableScan(scan), changed, TreeNodeRecursion::Continue))
@@ -44,6 +46,11 @@ pub async fn portable(plan: &LogicalPlan, session: &dyn Session) -> Result<Logic
     plan.clone().transform_up_with_subqueries(replace).data()
 }
 
+/// What tells scans apart: the table, by its place, and the filters.
+fn key(scan: &TableScan) -> (usize, Vec<Expr>) {
+    (Arc::as_ptr(&scan.source).cast::<()>() as usize, scan.filters.clone())
+}
+
 /// What a scan shall read, if not what it does.
 async fn instead_of(scan: &TableScan, session: &dyn Session) -> Result<Option<Arc<dyn TableProvider>>> {
     if scan.table_name.schema() == Some("information_schema") {
@@ -51,10 +58,15 @@ async fn instead_of(scan: &TableScan, session: &dyn Session) -> Result<Option<Ar
     }
     let table = source_as_provider(&scan.source)?;
     if let Some(files) = table.downcast_ref::<ListingTable>() {
+        // How text is compressed is not said where a table is sent; what is sent has no other ending than the format's.
+        let format = files.options().format.get_ext();
+        if format != "parquet" && !files.options().file_extension.trim_start_matches('.').ends_with(&format) {
+            return rows(scan, table, session).await.map(Some);
+        }
         let any_glob = files.table_paths().iter().any(|url| url.get_glob().is_some());
         return if any_glob { matching_files(files, session).await.map(Some) } else { Ok(None) };
     }
-    if table.is::<MemTable>() || table.is::<ViewTable>() || table.is::<EmptyTable>() {
+    if table.is::<MemTable>() || table.is::<ViewTable>() || table.is::<EmptyTable>() || table.is::<CteWorkTable>() {
         return Ok(None);
     }
     rows(scan, table, session).await.map(Some)

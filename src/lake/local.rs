@@ -85,17 +85,16 @@ impl LocalLake {
     /// Puts the staged folder in the place of the published one.
     pub fn publish(&self, staged: &Staged) -> Result<()> {
         let (new, place) = (self.path(&staged.folder()), self.path(&staged.table));
-        // Attempts at tasks that failed on a cluster may have left files that nobody lists.
-        let mut found = Vec::new();
-        collect_files(&new, String::new(), &mut found)?;
-        for stray in found.iter().filter(|file| !staged.files.iter().any(|listed| listed.path == **file)) {
-            let path = new.join(stray);
-            fs::remove_file(&path).map_err(|e| at(&path, e))?;
-        }
-        // What a crash of the machine may lose must be on the disk before it is pointed at.
+        // Only what is listed: attempts at tasks that failed on a cluster may have left files, and may still be at it.
+        let written = new;
+        let new = self.path(&format!("{PRIVATE}/staging/{}/.whole/{}", staged.run, staged.table));
         for file in &staged.files {
-            let path = new.join(&file.path);
-            sync(&path)?;
+            let (from, to) = (written.join(&file.path), new.join(&file.path));
+            let folder = to.parent().unwrap_or(&new);
+            fs::create_dir_all(folder).map_err(|e| at(folder, e))?;
+            fs::rename(&from, &to).map_err(|e| at(&from, e))?;
+            // What a crash of the machine may lose must be on the disk before it is pointed at.
+            sync(&to)?;
         }
         sync(&new)?;
         match renameat_with(CWD, &new, CWD, &place, RenameFlags::EXCHANGE) {

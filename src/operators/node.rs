@@ -49,7 +49,7 @@ pub trait Task: Debug + Send + Sync {
 
 /// What a build may use.
 pub struct Resources {
-    /// How many threads may work at once.
+    /// How many threads may work at once; nothing that is seen may depend on it.
     pub threads: usize,
     /// What of the work is done here.
     pub shares: Shares,

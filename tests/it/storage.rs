@@ -1,71 +1,9 @@
 //! The shipped project against a real S3 server on loopback.
 
-use std::net::SocketAddr;
-use std::process::Command;
-
-use hyper_util::rt::{TokioExecutor, TokioIo};
-use hyper_util::server::conn::auto::Builder;
-use s3s::auth::SimpleAuth;
-use s3s::service::S3ServiceBuilder;
-use s3s_fs::FileSystem;
 use tempfile::TempDir;
 
-use crate::support::{Ran, copy, files_below, lakeside, project_at, root};
-
-const KEY: &str = "test-key";
-const SECRET: &str = "test-secret";
-
-/// An S3 server over a temporary folder, in which a bucket is a folder and an object a file.
-struct S3 {
-    folder: TempDir,
-    address: SocketAddr,
-    _runtime: tokio::runtime::Runtime,
-}
-
-impl S3 {
-    fn start(buckets: &[&str]) -> Self {
-        let folder = TempDir::new().unwrap();
-        buckets.iter().for_each(|bucket| std::fs::create_dir(folder.path().join(bucket)).unwrap());
-        let mut builder = S3ServiceBuilder::new(FileSystem::new(folder.path()).unwrap());
-        builder.set_auth(SimpleAuth::from_single(KEY, SECRET));
-        let service = builder.build();
-        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
-        let listener = runtime.block_on(tokio::net::TcpListener::bind("127.0.0.1:0")).unwrap();
-        let address = listener.local_addr().unwrap();
-        runtime.spawn(async move {
-            while let Ok((socket, _)) = listener.accept().await {
-                let service = service.clone();
-                tokio::spawn(async move {
-                    let server = Builder::new(TokioExecutor::new());
-                    // A client that hangs up is its own business.
-                    let _ = server.serve_connection(TokioIo::new(socket), service).await;
-                });
-            }
-        });
-        Self { folder, address, _runtime: runtime }
-    }
-
-    fn lakeside(&self, args: &[&str]) -> Command {
-        let mut command = lakeside(args);
-        command
-            .env("AWS_ACCESS_KEY_ID", KEY)
-            .env("AWS_SECRET_ACCESS_KEY", SECRET)
-            .env("AWS_REGION", "us-east-1")
-            .env("AWS_ENDPOINT_URL", format!("http://{}", self.address));
-        command
-    }
-
-    fn run(&self, args: &[&str]) -> Ran {
-        self.lakeside(args).output().unwrap().into()
-    }
-}
-
-/// All rows of a table, sorted, as JSON.
-fn rows(ran: Ran) -> Vec<String> {
-    let mut rows: Vec<String> = ran.ok().stdout.lines().map(str::to_owned).collect();
-    rows.sort();
-    rows
-}
+use crate::s3::{S3, rows};
+use crate::support::{Ran, copy, files_below, project_at, root};
 
 #[test]
 fn the_shipped_project_on_s3_equals_the_local_run() {

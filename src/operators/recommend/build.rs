@@ -207,14 +207,15 @@ impl Lists {
             link_order,
         });
         let blocks = matrices.blocks.as_ref().map_or(1, |bounds| bounds.len() - 1);
-        let Resources { memory, metrics, threads, .. } = resources;
+        let Resources { memory, metrics, shares, .. } = resources;
         let count = |name: &'static str, value| MetricBuilder::new(&metrics).counter(name, 0).add(value);
         count("users", users.ids.len());
         count("items", items.ids.len());
         count("blocks", blocks);
         drop(tables);
         memory.try_resize(ids + scoring.bytes())?;
-        let bounds = scoring.blocks(rows_per_block(settings.k), threads * BLOCKS_PER_THREAD).map_err(from_kernel)?;
+        // Cut the same wherever it is built, as each process does some of the blocks.
+        let bounds = scoring.blocks(rows_per_block(settings.k), shares.of * BLOCKS_PER_THREAD).map_err(from_kernel)?;
         Ok(Self { scoring, users, items, bounds, schema, _memory: memory })
     }
 }

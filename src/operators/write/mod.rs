@@ -14,7 +14,7 @@ use datafusion::arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use datafusion::arrow::record_batch::RecordBatch;
 use datafusion::common::cast::{as_string_array, as_uint64_array};
 use datafusion::common::tree_node::TreeNodeRecursion;
-use datafusion::common::{Result, plan_err};
+use datafusion::common::{Result, internal_err, plan_err};
 use datafusion::execution::object_store::ObjectStoreUrl;
 use datafusion::execution::{SendableRecordBatchStream, TaskContext};
 use datafusion::physical_expr::{EquivalenceProperties, LexOrdering, OrderingRequirements, PhysicalExpr};
@@ -163,7 +163,10 @@ pub fn written_files(batches: &[RecordBatch]) -> Result<Vec<WrittenFile>> {
         }
     }
     files.sort_by(|a, b| a.path.cmp(&b.path));
-    Ok(files)
+    match files.windows(2).find(|pair| pair[0].path == pair[1].path) {
+        Some(twice) => internal_err!("file {} was listed twice", twice[0].path),
+        None => Ok(files),
+    }
 }
 
 impl DisplayAs for WriteExec {

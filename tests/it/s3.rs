@@ -1,0 +1,91 @@
+//! A real S3 server on loopback.
+
+use std::net::SocketAddr;
+use std::process::Command;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use hyper::body::Incoming;
+use hyper::service::{Service, service_fn};
+use hyper::{Request, Response};
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use hyper_util::server::conn::auto::Builder;
+use s3s::auth::SimpleAuth;
+use s3s::service::S3ServiceBuilder;
+use s3s_fs::FileSystem;
+use tempfile::TempDir;
+
+use crate::support::{Ran, lakeside};
+
+const KEY: &str = "test-key";
+const SECRET: &str = "test-secret";
+
+/// An S3 server over a temporary folder, in which a bucket is a folder and an object a file.
+pub struct S3 {
+    pub folder: TempDir,
+    address: SocketAddr,
+    refuses: Arc<AtomicBool>,
+    _runtime: tokio::runtime::Runtime,
+}
+
+impl S3 {
+    pub fn start(buckets: &[&str]) -> Self {
+        let folder = TempDir::new().unwrap();
+        buckets.iter().for_each(|bucket| std::fs::create_dir(folder.path().join(bucket)).unwrap());
+        let mut builder = S3ServiceBuilder::new(FileSystem::new(folder.path()).unwrap());
+        builder.set_auth(SimpleAuth::from_single(KEY, SECRET));
+        let service = builder.build();
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+        let listener = runtime.block_on(tokio::net::TcpListener::bind("127.0.0.1:0")).unwrap();
+        let address = listener.local_addr().unwrap();
+        let refuses = Arc::new(AtomicBool::new(false));
+        let refusing = Arc::clone(&refuses);
+        runtime.spawn(async move {
+            while let Ok((socket, _)) = listener.accept().await {
+                let (service, refuses) = (service.clone(), Arc::clone(&refusing));
+                let service = service_fn(move |request: Request<Incoming>| {
+                    let (service, refuses) = (service.clone(), refuses.load(Ordering::Relaxed));
+                    async move {
+                        match refuses {
+                            true => Ok(Response::builder().status(503).body(s3s::Body::empty()).unwrap()),
+                            false => Service::call(&service, request).await,
+                        }
+                    }
+                });
+                tokio::spawn(async move {
+                    let server = Builder::new(TokioExecutor::new());
+                    // A client that hangs up is its own business.
+                    let _ = server.serve_connection(TokioIo::new(socket), service).await;
+                });
+            }
+        });
+        Self { folder, address, refuses, _runtime: runtime }
+    }
+
+    /// Whether every request is answered by 503 from now on.
+    pub fn refuse(&self, refuses: bool) {
+        self.refuses.store(refuses, Ordering::Relaxed);
+    }
+
+    /// A command that knows where the server is.
+    pub fn lakeside(&self, args: &[&str]) -> Command {
+        let mut command = lakeside(args);
+        command
+            .env("AWS_ACCESS_KEY_ID", KEY)
+            .env("AWS_SECRET_ACCESS_KEY", SECRET)
+            .env("AWS_REGION", "us-east-1")
+            .env("AWS_ENDPOINT_URL", format!("http://{}", self.address));
+        command
+    }
+
+    pub fn run(&self, args: &[&str]) -> Ran {
+        self.lakeside(args).output().unwrap().into()
+    }
+}
+
+/// All rows of a table, sorted, as JSON.
+pub fn rows(ran: Ran) -> Vec<String> {
+    let mut rows: Vec<String> = ran.ok().stdout.lines().map(str::to_owned).collect();
+    rows.sort();
+    rows
+}
