@@ -1,5 +1,7 @@
 //! What the members of a cluster write about themselves, to stderr.
 
+use std::io::Write;
+
 use clap::{Args, ValueEnum};
 use tracing_subscriber::EnvFilter;
 
@@ -20,12 +22,26 @@ enum Format {
     Json,
 }
 
+/// Stderr, whether somebody reads it or not: a log that cannot be written is no reason to stop.
+struct Stderr;
+
+impl Write for Stderr {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        let _ = std::io::stderr().write_all(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
 impl LogArgs {
     /// Logs from here on.
     pub(super) fn begin(&self) -> crate::error::Result<()> {
         let filter = EnvFilter::try_new(&self.log_level)
             .map_err(|e| crate::error::Error::Usage(format!("--log-level {}: {e}", self.log_level)))?;
-        let logs = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+        let logs = tracing_subscriber::fmt().with_env_filter(filter).with_writer(|| Stderr);
         match self.log_format {
             Format::Text => logs.with_ansi(false).init(),
             Format::Json => logs.json().init(),

@@ -116,7 +116,7 @@ impl Tasks {
                 // It may be starting anew; what was to be reported is kept.
                 Err(lost) => {
                     if !silent {
-                        eprintln!("the scheduler does not answer: {}", lost.message());
+                        tracing::warn!("the scheduler does not answer: {}", lost.message());
                     }
                     silent = true;
                 }

@@ -48,7 +48,7 @@ impl ObjectStoreRegistry for Stores {
 
 /// Fails within half a minute where nobody answers, instead of object_store's three.
 fn retry() -> RetryConfig {
-    RetryConfig { max_retries: 5, retry_timeout: Duration::from_secs(30), ..RetryConfig::default() }
+    RetryConfig { max_retries: 10, retry_timeout: Duration::from_secs(30), ..RetryConfig::default() }
 }
 
 fn open(url: &Url) -> Result<Arc<dyn ObjectStore>> {

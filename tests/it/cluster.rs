@@ -1,6 +1,5 @@
 //! Clusters of processes on loopback: the same answers as one process, and what happens when something of it dies.
 
-use std::io::{BufRead, BufReader};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -26,8 +25,9 @@ impl Cluster {
 
     /// As `command` calls the binary.
     fn start_with(executors: usize, command: Box<dyn Fn(&[&str]) -> Command>) -> Self {
-        let (scheduler, port) = start_scheduler(&*command, 0);
-        let mut cluster = Self { scheduler, executors: Vec::new(), port, command, work: TempDir::new().unwrap() };
+        let work = TempDir::new().unwrap();
+        let (scheduler, port) = start_scheduler(&*command, 0, work.path());
+        let mut cluster = Self { scheduler, executors: Vec::new(), port, command, work };
         (0..executors).for_each(|_| cluster.add_executor(&[]));
         cluster
     }
@@ -42,7 +42,9 @@ impl Cluster {
         let mut args = vec!["executor", "--scheduler-port", &port, "--bind-port", "0", "--vcores", "1"];
         args.extend(["--work-dir", &work]);
         args.extend(more);
-        self.executors.push((self.command)(&args).stderr(Stdio::null()).spawn().unwrap());
+        let log =
+            std::fs::File::create(self.work.path().join(format!("executor-{}.log", self.executors.len()))).unwrap();
+        self.executors.push((self.command)(&args).stderr(log).spawn().unwrap());
         let (expected, begun) = (self.executors.len(), Instant::now());
         while self.status().matches("s ago").count() < expected {
             assert!(begun.elapsed() < Duration::from_secs(20), "the executor did not come: {}", self.status());
@@ -81,16 +83,23 @@ impl Drop for Cluster {
     }
 }
 
-/// A scheduler that gives executors up soon, and its port.
-fn start_scheduler(command: &dyn Fn(&[&str]) -> Command, port: u16) -> (Child, u16) {
-    let port = port.to_string();
+/// A scheduler that gives executors up soon, and its port. It logs to a file in `work`.
+fn start_scheduler(command: &dyn Fn(&[&str]) -> Command, port: u16, work: &Path) -> (Child, u16) {
+    let (port, log) = (port.to_string(), work.join("scheduler.log"));
     let args = ["scheduler", "--bind-port", &port, "--executor-timeout-seconds", "3"];
     let args = [&args[..], &["--no-executors-timeout-seconds", "3"]].concat();
-    let mut scheduler = command(&args).stderr(Stdio::piped()).spawn().unwrap();
-    let mut line = String::new();
-    BufReader::new(scheduler.stderr.take().unwrap()).read_line(&mut line).unwrap();
-    let port = line.trim().rsplit(':').next().and_then(|port| port.parse().ok());
-    (scheduler, port.unwrap_or_else(|| panic!("no port in '{line}'")))
+    let scheduler = command(&args).stderr(std::fs::File::create(&log).unwrap()).spawn().unwrap();
+    let begun = Instant::now();
+    loop {
+        let text = std::fs::read_to_string(&log).unwrap();
+        let port =
+            text.lines().find_map(|line| line.strip_prefix("scheduler listens at ")?.rsplit(':').next()?.parse().ok());
+        if let Some(port) = port {
+            return (scheduler, port);
+        }
+        assert!(begun.elapsed() < Duration::from_secs(20), "the scheduler did not start: {text}");
+        std::thread::sleep(Duration::from_millis(20));
+    }
 }
 
 fn finish(child: Child, within: Duration) -> Ran {
@@ -122,7 +131,7 @@ fn shop(users: usize) -> TestProject {
     crate::support::run(&["sql", "-c", &format!("COPY ({events}) TO '{}'", file.display())]).ok();
     project.write(
         "lakeside.toml",
-        "name = \"test\"\n[lake]\nurl = \"lake\"\n[sources.events]\npath = \"events.parquet\"\n",
+        "name = \"test\"\n[lake]\nurl = \"lake\"\n[sources.events]\nurl = \"events.parquet\"\n",
     );
     project.write("near.sql", "-- key: item_id, neighbor_id\nSELECT * FROM neighbors(events, entity => 'item_id', feature => 'user_id', weight => 'weight')");
     project.write(
@@ -241,7 +250,7 @@ fn without_a_scheduler_a_run_fails_in_time_and_a_new_one_goes_on() {
     finish(run, Duration::from_secs(60)).failed(1, &["scheduler"]);
     assert!(tables(&project) == expected, "what was published has changed");
     // Executors come back by themselves.
-    cluster.scheduler = start_scheduler(&*cluster.command, cluster.port).0;
+    cluster.scheduler = start_scheduler(&*cluster.command, cluster.port, cluster.work.path()).0;
     cluster.run(&["run", &folder]).ok();
     assert!(tables(&project) == expected);
     assert_clean(&project);
@@ -305,7 +314,9 @@ fn a_token_is_asked_of_everyone() {
     let with = |token: Option<&'static str>| {
         move |args: &[&str]| {
             let mut command = lakeside(args);
-            token.iter().for_each(|token| drop(command.env("LAKESIDE_CLUSTER_TOKEN", token)));
+            if let Some(token) = token {
+                command.env("LAKESIDE_CLUSTER_TOKEN", token);
+            }
             command
         }
     };
