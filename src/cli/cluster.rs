@@ -92,10 +92,10 @@ impl Engine {
             }
             let Some(open) = &mut channel else { continue };
             let (mut stages, mut tasks, mut done) = (0, 0, 0);
-            let jobs = self.cluster().running();
+            let Ok(jobs) = self.cluster().running(open).await else { continue };
             for job in &jobs {
                 // A job that is just over is not known any more, or not yet.
-                for stage in status::stages(open, job).await.unwrap_or_default() {
+                for stage in status::stages(open, &job.id).await.unwrap_or_default() {
                     let finished = |task: &&status::TaskInfo| task.status == "Successful";
                     stages += usize::from(stage.status != "Successful");
                     tasks += stage.tasks.len();

@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use async_trait::async_trait;
 use ballista_core::config::BallistaConfig;
 use ballista_core::execution_plans::DistributedQueryExec;
+use ballista_core::extension::SessionConfigExt;
 use ballista_core::optimizer::with_ballista_optimizer_rules;
 use ballista_core::planner::BallistaQueryPlanner;
 use ballista_core::serde::protobuf::CancelJobParams;
@@ -32,7 +33,7 @@ use super::errors;
 use super::executor::channel;
 use super::security::Security;
 use super::session::upgrade;
-use super::status;
+use super::status::{self, JobInfo};
 use super::tables::portable;
 use crate::session::Remote;
 
@@ -47,8 +48,8 @@ pub struct Cluster {
     running: Running,
 }
 
-/// The queries under way.
-type Running = Arc<Mutex<Vec<Arc<dyn ExecutionPlan>>>>;
+/// The names of the jobs under way.
+type Running = Arc<Mutex<Vec<String>>>;
 
 impl Cluster {
     /// The cluster of the scheduler at `host:port`; nothing is asked of it yet.
@@ -72,7 +73,10 @@ impl Cluster {
             Err(refused) if errors::is_refusal(&refused) => {
                 datafusion::common::exec_err!("the scheduler at {} refuses: {}", self.scheduler, refused.message())
             }
-            Err(e) if e.code() == tonic::Code::Unavailable => Err(unreachable(errors::with_causes(&e))),
+            Err(e) if std::error::Error::source(&e).is_some_and(|e| e.is::<tonic::transport::Error>()) => {
+                let tls = if self.security.tls.is_some() { "this side uses TLS" } else { "this side does not use TLS" };
+                Err(unreachable(format!("{}; {tls}, and the other has to do the same", errors::with_causes(&e))))
+            }
             _ => Ok(()),
         }
     }
@@ -82,22 +86,24 @@ impl Cluster {
         channel(&self.scheduler, &self.security).await
     }
 
-    /// The jobs that this process has under way.
-    pub fn running(&self) -> Vec<String> {
-        let running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
-        running.iter().filter_map(|plan| Some(plan.downcast_ref::<Query>()?.job_id()?.to_string())).collect()
+    /// The jobs that this process has under way, as the scheduler knows them.
+    pub async fn running(&self, channel: &mut Channel) -> Result<Vec<JobInfo>> {
+        let names = self.running.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        if names.is_empty() {
+            return Ok(Vec::new());
+        }
+        let mut jobs = status::jobs(channel).await?;
+        jobs.retain(|job| names.contains(&job.name));
+        Ok(jobs)
     }
 
     /// Cancels every job that this process has under way.
     pub async fn cancel(&self) {
-        let jobs = self.running();
-        if jobs.is_empty() {
-            return;
-        }
-        let Ok(channel) = self.connect().await else { return };
+        let Ok(mut channel) = self.connect().await else { return };
+        let jobs = self.running(&mut channel).await.unwrap_or_default();
         let mut client = SchedulerGrpcClient::new(channel);
-        for job_id in jobs {
-            let _ = client.cancel_job(CancelJobParams { job_id }).await;
+        for job in jobs {
+            let _ = client.cancel_job(CancelJobParams { job_id: job.id }).await;
         }
     }
 }
@@ -183,8 +189,14 @@ impl JobExec {
     async fn rows(self, partition: usize, context: Arc<TaskContext>) -> Result<SendableRecordBatchStream> {
         let mut attempt = 1;
         loop {
-            let mut rows = self.query.execute(partition, Arc::clone(&context))?;
+            // By its name a job is found even before the scheduler has told its number.
+            let listed = Listed::new(&self.cluster.running);
+            let config = context.session_config().clone().with_ballista_job_name(&listed.name);
+            let named = TaskContext::default().with_session_config(config).with_runtime(context.runtime_env());
+            let mut rows = self.query.execute(partition, Arc::new(named))?;
+            // Rows come when all of them are there.
             let first = rows.next().await;
+            listed.remove();
             if let Some(Err(error)) = &first
                 && attempt < ATTEMPTS
                 && (errors::is_lost(error) || self.is_spoilt().await)
@@ -235,32 +247,29 @@ impl ExecutionPlan for JobExec {
     }
 
     fn execute(&self, partition: usize, context: Arc<TaskContext>) -> Result<SendableRecordBatchStream> {
-        let listed = Listed::new(&self.query, &self.cluster.running);
         let rows = futures::stream::once(self.clone().rows(partition, context)).try_flatten();
-        let rows = rows.map_err(move |e| {
-            let _listed = &listed;
-            errors::readable(e)
-        });
+        let scheduler = self.cluster.scheduler.clone();
+        let rows = rows.map_err(move |e| errors::readable(e, &scheduler));
         Ok(Box::pin(RecordBatchStreamAdapter::new(self.schema(), rows)))
     }
 }
 
-/// Keeps a query in the list of running ones.
+/// The name of a job in the list of running ones. It stays there where nobody waits for the job any more before its first
+/// row has come, so that it can be cancelled.
 struct Listed {
-    query: Arc<dyn ExecutionPlan>,
+    name: String,
     running: Running,
 }
 
 impl Listed {
-    fn new(query: &Arc<dyn ExecutionPlan>, running: &Running) -> Self {
-        running.lock().unwrap_or_else(PoisonError::into_inner).push(Arc::clone(query));
-        Self { query: Arc::clone(query), running: Arc::clone(running) }
+    fn new(running: &Running) -> Self {
+        let name = uuid::Uuid::now_v7().to_string();
+        running.lock().unwrap_or_else(PoisonError::into_inner).push(name.clone());
+        Self { name, running: Arc::clone(running) }
     }
-}
 
-impl Drop for Listed {
-    fn drop(&mut self) {
-        let mut running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
-        running.retain(|query| !Arc::ptr_eq(query, &self.query));
+    /// The job is over.
+    fn remove(self) {
+        self.running.lock().unwrap_or_else(PoisonError::into_inner).retain(|name| *name != self.name);
     }
 }

@@ -51,9 +51,18 @@ fn is_passing(error: &DataFusionError) -> bool {
     }
 }
 
-/// The error of a job as its user shall read it.
-pub fn readable(error: DataFusionError) -> DataFusionError {
+/// The error of a job of the scheduler at `host:port` as its user shall read it.
+pub fn readable(error: DataFusionError, scheduler: &str) -> DataFusionError {
     let text = error.to_string();
+    if ["h2 protocol error", "transport error", "tcp connect error", "operation was canceled"]
+        .iter()
+        .any(|e| text.contains(e))
+    {
+        return DataFusionError::Execution(format!(
+            "the connection to the scheduler at {scheduler} or to an executor broke, so the job is lost: {}",
+            explain(&error)
+        ));
+    }
     let own = text.split_once(BEGIN).map(|(_, rest)| rest.split_once(END).map_or(rest, |(own, _)| own));
     match own {
         Some(own) => DataFusionError::Execution(own.to_owned()),

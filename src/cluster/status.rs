@@ -42,6 +42,9 @@ pub struct JobInfo {
     /// Its name.
     #[serde(rename = "job_id")]
     pub id: String,
+    /// The name that its client gave it.
+    #[serde(rename = "job_name", default)]
+    pub name: String,
     /// `Queued`, `Running`, `Completed` or `Failed`.
     pub status: String,
     /// All its stages.
