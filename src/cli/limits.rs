@@ -1,7 +1,5 @@
 //! What a command may use, and where its queries run.
 
-use std::sync::Arc;
-
 use clap::Args;
 
 use crate::error::Result;
@@ -49,7 +47,7 @@ impl LimitArgs {
             return Ok(Engine { limits, cluster: None });
         };
         let cluster = super::cluster::Engine::open(url, &limits, &self.security).await?;
-        limits.remote = Some(Arc::new(cluster.cluster().clone()));
+        limits.remote = Some(std::sync::Arc::new(cluster.cluster().clone()));
         Ok(Engine { limits, cluster: Some(cluster) })
     }
 

@@ -25,7 +25,7 @@ pub async fn portable(plan: &LogicalPlan, session: &dyn Session) -> Result<Logic
         Ok(TreeNodeRecursion::Continue)
     })?;
     // Rows are read as the filters of a scan have it, so another scan of the same table may have others.
-    let mut replaced: Vec<((usize, Vec<Expr>), Arc<dyn TableSource>)> = Vec::new();
+    let mut replaced: Vec<(Key, Arc<dyn TableSource>)> = Vec::new();
     for scan in scans {
         if let Some(table) = instead_of(&scan, session).await? {
             replaced.push((key(&scan), provider_as_source(table)));
@@ -47,7 +47,9 @@ pub async fn portable(plan: &LogicalPlan, session: &dyn Session) -> Result<Logic
 }
 
 /// What tells scans apart: the table, by its place, and the filters.
-fn key(scan: &TableScan) -> (usize, Vec<Expr>) {
+type Key = (usize, Vec<Expr>);
+
+fn key(scan: &TableScan) -> Key {
     (Arc::as_ptr(&scan.source).cast::<()>() as usize, scan.filters.clone())
 }
 

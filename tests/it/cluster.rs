@@ -9,12 +9,15 @@ use tempfile::TempDir;
 use crate::s3::{S3, rows};
 use crate::support::{Ran, TestProject, copy, files_below, lakeside, project_at, root};
 
+/// How the binary is called.
+type Call = Box<dyn Fn(&[&str]) -> Command>;
+
 /// A scheduler and executors, each a process.
 struct Cluster {
-    scheduler: Child,
-    executors: Vec<Child>,
+    scheduler: Process,
+    executors: Vec<Process>,
     port: u16,
-    command: Box<dyn Fn(&[&str]) -> Command>,
+    command: Call,
     work: TempDir,
 }
 
@@ -24,7 +27,7 @@ impl Cluster {
     }
 
     /// As `command` calls the binary.
-    fn start_with(executors: usize, command: Box<dyn Fn(&[&str]) -> Command>) -> Self {
+    fn start_with(executors: usize, command: Call) -> Self {
         let work = TempDir::new().unwrap();
         let (scheduler, port) = start_scheduler(&*command, 0, work.path());
         let mut cluster = Self { scheduler, executors: Vec::new(), port, command, work };
@@ -44,7 +47,7 @@ impl Cluster {
         args.extend(more);
         let log =
             std::fs::File::create(self.work.path().join(format!("executor-{}.log", self.executors.len()))).unwrap();
-        self.executors.push((self.command)(&args).stderr(log).spawn().unwrap());
+        self.executors.push(Process((self.command)(&args).stderr(log).spawn().unwrap()));
         let (expected, begun) = (self.executors.len(), Instant::now());
         while self.status().matches("s ago").count() < expected {
             assert!(begun.elapsed() < Duration::from_secs(20), "the executor did not come: {}", self.status());
@@ -58,9 +61,7 @@ impl Cluster {
     }
 
     fn kill_executor(&mut self, at: usize) {
-        let mut executor = self.executors.remove(at);
-        executor.kill().unwrap();
-        executor.wait().unwrap();
+        drop(self.executors.remove(at));
     }
 
     /// A command whose queries run here.
@@ -74,21 +75,21 @@ impl Cluster {
     }
 }
 
-impl Drop for Cluster {
+/// Killed when dropped.
+struct Process(Child);
+
+impl Drop for Process {
     fn drop(&mut self) {
-        for process in self.executors.iter_mut().chain([&mut self.scheduler]) {
-            let _ = process.kill();
-            let _ = process.wait();
-        }
+        self.0.kill().and_then(|()| self.0.wait()).unwrap();
     }
 }
 
 /// A scheduler that gives executors up soon, and its port. It logs to a file in `work`.
-fn start_scheduler(command: &dyn Fn(&[&str]) -> Command, port: u16, work: &Path) -> (Child, u16) {
+fn start_scheduler(command: &dyn Fn(&[&str]) -> Command, port: u16, work: &Path) -> (Process, u16) {
     let (port, log) = (port.to_string(), work.join("scheduler.log"));
     let args = ["scheduler", "--bind-port", &port, "--executor-timeout-seconds", "3"];
     let args = [&args[..], &["--no-executors-timeout-seconds", "3"]].concat();
-    let scheduler = command(&args).stderr(std::fs::File::create(&log).unwrap()).spawn().unwrap();
+    let scheduler = Process(command(&args).stderr(std::fs::File::create(&log).unwrap()).spawn().unwrap());
     let begun = Instant::now();
     loop {
         let text = std::fs::read_to_string(&log).unwrap();
@@ -217,7 +218,6 @@ fn an_executor_killed_at_any_moment_costs_time_only() {
         finish(run, Duration::from_secs(60)).ok();
         assert!(tables(&project) == expected, "other rows after a kill at {after} ms");
         assert_clean(&project);
-        cluster.executors.remove(0).kill().unwrap();
         cluster = Cluster::start(2);
     }
 }
@@ -250,8 +250,8 @@ fn without_a_scheduler_a_run_fails_in_time_and_a_new_one_goes_on() {
     let folder = project.path().to_str().unwrap().to_owned();
     let run = cluster.spawn(&["run", &folder]);
     std::thread::sleep(Duration::from_millis(400));
-    cluster.scheduler.kill().unwrap();
-    cluster.scheduler.wait().unwrap();
+    cluster.scheduler.0.kill().unwrap();
+    cluster.scheduler.0.wait().unwrap();
     finish(run, Duration::from_secs(60)).failed(1, &["scheduler"]);
     assert!(tables(&project) == expected, "what was published has changed");
     // Executors come back by themselves.

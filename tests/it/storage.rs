@@ -84,3 +84,16 @@ fn wrong_credentials_are_an_error() {
     let ran = ran.failed(1, &["s3://shop/x.parquet"]);
     assert!(!ran.stderr.contains("wrong"), "a secret was shown: {}", ran.stderr);
 }
+
+#[test]
+fn a_store_that_is_away_for_a_moment_costs_time_only() {
+    let s3 = S3::start(&["shop"]);
+    let project = crate::support::TestProject::new("", &[("numbers.sql", "SELECT 1 AS n")]);
+    project.write("lakeside.toml", "name = \"test\"\n[lake]\nurl = \"s3://shop/lake\"\n");
+    s3.refuse(true);
+    let run =
+        s3.lakeside(&["run", project.path().to_str().unwrap()]).stderr(std::process::Stdio::piped()).spawn().unwrap();
+    std::thread::sleep(std::time::Duration::from_secs(1));
+    s3.refuse(false);
+    Ran::from(run.wait_with_output().unwrap()).ok();
+}
