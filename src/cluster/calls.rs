@@ -13,6 +13,7 @@ use ballista_core::serde::protobuf::{
     PollWorkParams, PollWorkResult, RegisterExecutorParams, RegisterExecutorResult, RemoveSessionParams,
     RemoveSessionResult, TaskDefinition, TaskStatus, UpdateTaskStatusParams, UpdateTaskStatusResult, task_status,
 };
+use serde::{Deserialize, Serialize};
 use tonic::{Request, Response, Status};
 
 use super::scheduler::Scheduler;
@@ -33,8 +34,16 @@ struct Job {
     handed: Handed,
     /// The latest attempt at each stage that a task has succeeded in.
     succeeded: BTreeMap<u32, u32>,
-    /// Whether rows of it may be counted twice.
-    spoilt: bool,
+    given_up: Option<GivenUp>,
+}
+
+/// Why a job was cancelled by its own scheduler.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum GivenUp {
+    /// Rows of it might have been counted twice; it is to be begun anew.
+    Spoilt,
+    /// It had tasks to do no more, but was not done.
+    Stalled,
 }
 
 impl Record {
@@ -71,7 +80,9 @@ impl Record {
         for task in tasks {
             let again = self.with(&task.job_id, |job| {
                 let again = job.succeeded.get(&task.stage_id).is_some_and(|attempt| *attempt < task.stage_attempt_num);
-                job.spoilt |= again;
+                if again {
+                    job.given_up = Some(GivenUp::Spoilt);
+                }
                 again
             });
             if again && !spoilt.contains(&task.job_id) {
@@ -94,9 +105,14 @@ impl Record {
         )
     }
 
-    /// Answers `/api/job/{job}/spoilt`: whether it was given up and should be begun anew.
-    pub async fn spoilt(State(record): State<Self>, Path(job): Path<String>) -> Json<bool> {
-        Json(record.0.lock().unwrap_or_else(PoisonError::into_inner).get(&job).is_some_and(|job| job.spoilt))
+    /// Takes note of a job that goes on no more.
+    pub fn stalled(&self, job: &str) {
+        self.with(job, |job| job.given_up = Some(GivenUp::Stalled));
+    }
+
+    /// Answers `/api/job/{job}/given_up`.
+    pub async fn given_up(State(record): State<Self>, Path(job): Path<String>) -> Json<Option<GivenUp>> {
+        Json(record.0.lock().unwrap_or_else(PoisonError::into_inner).get(&job).and_then(|job| job.given_up))
     }
 }
 

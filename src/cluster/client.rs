@@ -13,8 +13,8 @@ use ballista_core::serde::protobuf::CancelJobParams;
 use ballista_core::serde::protobuf::scheduler_grpc_client::SchedulerGrpcClient;
 use datafusion::arrow::datatypes::SchemaRef;
 use datafusion::catalog::{Session, TableProvider};
-use datafusion::common::Result;
 use datafusion::common::tree_node::TreeNodeRecursion;
+use datafusion::common::{Result, exec_err};
 use datafusion::datasource::provider_as_source;
 use datafusion::execution::context::QueryPlanner;
 use datafusion::execution::{SendableRecordBatchStream, SessionState, SessionStateBuilder, TaskContext};
@@ -28,6 +28,7 @@ use datafusion_proto::protobuf::LogicalPlanNode;
 use futures::{StreamExt, TryStreamExt};
 use tonic::transport::Channel;
 
+use super::calls::GivenUp;
 use super::codec::LogicalCodec;
 use super::errors;
 use super::executor::channel;
@@ -197,22 +198,27 @@ impl JobExec {
             // Rows come when all of them are there.
             let first = rows.next().await;
             listed.remove();
-            if let Some(Err(error)) = &first
-                && attempt < ATTEMPTS
-                && (errors::is_lost(error) || self.is_spoilt().await)
-            {
-                attempt += 1;
-                continue;
+            if let Some(Err(error)) = &first {
+                let given_up = self.given_up().await;
+                if given_up == Some(GivenUp::Stalled) {
+                    return exec_err!(
+                        "the scheduler has planned no next stage of the job; its log says why, and without adaptive planning (SET ballista.planner.adaptive.enabled = false) it may"
+                    );
+                }
+                if attempt < ATTEMPTS && (given_up.is_some() || errors::is_lost(error)) {
+                    attempt += 1;
+                    continue;
+                }
             }
             let rows = futures::stream::iter(first).chain(rows);
             return Ok(Box::pin(RecordBatchStreamAdapter::new(self.query.schema(), rows)));
         }
     }
 
-    async fn is_spoilt(&self) -> bool {
-        let job = self.query.downcast_ref::<Query>().and_then(Query::job_id);
-        let (Some(job), Ok(mut channel)) = (job, self.cluster.connect().await) else { return false };
-        status::is_spoilt(&mut channel, job.as_str()).await.unwrap_or(false)
+    async fn given_up(&self) -> Option<GivenUp> {
+        let job = self.query.downcast_ref::<Query>().and_then(Query::job_id)?;
+        let mut channel = self.cluster.connect().await.ok()?;
+        status::given_up(&mut channel, job.as_str()).await.ok()?
     }
 }
 

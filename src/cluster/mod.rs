@@ -10,7 +10,7 @@
 //! - [`security`] says who may talk to whom.
 //! - [`local`] is a cluster within one process.
 
-mod calls;
+pub mod calls;
 pub mod client;
 pub mod codec;
 pub mod errors;

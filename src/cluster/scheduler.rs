@@ -1,12 +1,14 @@
 //! The scheduler: plans queries, cuts them into stages, and hands tasks to executors that ask for them.
 
+use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use axum::Router;
 use axum::routing::get;
+use ballista_core::JobId;
 use ballista_core::config::TaskSchedulingPolicy;
 use ballista_core::serde::protobuf::scheduler_grpc_server::SchedulerGrpcServer;
 use ballista_scheduler::api::get_routes;
@@ -56,6 +58,9 @@ impl Settings {
     }
 }
 
+/// How long a job may have nothing to do.
+const STALLED_AFTER: Duration = Duration::from_secs(10);
+
 /// How often executors are counted.
 const COUNT_EVERY: Duration = Duration::from_millis(50);
 
@@ -86,8 +91,8 @@ pub async fn serve(
         .merge(
             Router::new()
                 .route("/api/job/{job}/executors", get(Record::handed))
-                .route("/api/job/{job}/spoilt", get(Record::spoilt))
-                .with_state(record),
+                .route("/api/job/{job}/given_up", get(Record::given_up))
+                .with_state(record.clone()),
         )
         .layer(axum::middleware::from_fn(move |request, next| Arc::clone(&guard).guard(request, next)));
     // HTTP/1 is what curl and browsers speak.
@@ -101,6 +106,7 @@ pub async fn serve(
     tokio::select! {
         served = serving => served.map_err(failed),
         () = count_slots(&scheduler, &slots) => Ok(()),
+        () = end_stalled(&scheduler, &record) => Ok(()),
         () = stop => Ok(()),
     }
 }
@@ -139,6 +145,26 @@ async fn count_slots(scheduler: &Scheduler, slots: &AtomicUsize) {
             slots.store(all as usize, Ordering::Relaxed);
         }
         tokio::time::sleep(COUNT_EVERY).await;
+    }
+}
+
+/// Cancels jobs that have nothing running and nothing to run for a while: Ballista logs an error in planning the next stage
+/// and leaves the job at that.
+async fn end_stalled(scheduler: &Scheduler, record: &Record) {
+    let mut since: HashMap<JobId, Instant> = HashMap::new();
+    loop {
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        let jobs = scheduler.state.task_manager.get_running_job_cache();
+        since.retain(|job, _| jobs.contains_key(job));
+        for (job, info) in jobs.iter() {
+            let graph = info.execution_graph.read().await;
+            if graph.available_tasks() > 0 || !graph.running_tasks().is_empty() {
+                since.remove(job);
+            } else if since.entry(job.clone()).or_insert_with(Instant::now).elapsed() > STALLED_AFTER {
+                record.stalled(job.as_str());
+                let _ = scheduler.cancel_job(job.clone()).await;
+            }
+        }
     }
 }
 

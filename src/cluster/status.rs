@@ -11,6 +11,7 @@ use tonic::body::Body;
 use tonic::transport::Channel;
 use tower_service::Service;
 
+use super::calls::GivenUp;
 use super::errors::with_causes;
 
 /// An executor as the scheduler knows it.
@@ -118,9 +119,9 @@ pub async fn stages(channel: &mut Channel, job: &str) -> Result<Vec<StageInfo>> 
     Ok(stages)
 }
 
-/// Whether a job was given up because the loss of an executor would have made its answer wrong, and is to be begun anew.
-pub async fn is_spoilt(channel: &mut Channel, job: &str) -> Result<bool> {
-    ask(channel, &format!("/api/job/{job}/spoilt")).await
+/// Why the scheduler gave a job up, if it did.
+pub async fn given_up(channel: &mut Channel, job: &str) -> Result<Option<GivenUp>> {
+    ask(channel, &format!("/api/job/{job}/given_up")).await
 }
 
 async fn ask<T: DeserializeOwned>(channel: &mut Channel, path: &str) -> Result<T> {

@@ -2,13 +2,14 @@
 
 use std::sync::Arc;
 
+use datafusion::arrow::datatypes::{Field, Schema};
 use datafusion::catalog::cte_worktable::CteWorkTable;
 use datafusion::catalog::{MemTable, Session, TableProvider};
 use datafusion::common::tree_node::{Transformed, TransformedResult, TreeNodeRecursion};
-use datafusion::common::{Result, plan_err};
+use datafusion::common::{Column, DFSchema, Result, plan_err};
 use datafusion::datasource::listing::{ListingTable, ListingTableConfig, ListingTableUrl};
 use datafusion::datasource::{ViewTable, empty::EmptyTable, provider_as_source, source_as_provider};
-use datafusion::logical_expr::{Expr, LogicalPlan, TableScan, TableSource};
+use datafusion::logical_expr::{Expr, LogicalPlan, LogicalPlanBuilder, TableScan, TableSource};
 use datafusion::physical_plan::execute_stream;
 use futures::TryStreamExt;
 
@@ -31,9 +32,6 @@ pub async fn portable(plan: &LogicalPlan, session: &dyn Session) -> Result<Logic
             replaced.push((key(&scan), provider_as_source(table)));
         }
     }
-    if replaced.is_empty() {
-        return Ok(plan.clone());
-    }
     let replace = |node| match node {
         LogicalPlan::TableScan(mut scan) => {
             let new = replaced.iter().find(|(old, _)| *old == key(&scan));
@@ -41,9 +39,25 @@ pub async fn portable(plan: &LogicalPlan, session: &dyn Session) -> Result<Logic
             scan.source = new.map_or(scan.source, |(_, new)| Arc::clone(new));
             Ok(Transformed::new(LogicalPlan::TableScan(scan), changed, TreeNodeRecursion::Continue))
         }
+        // Only whether it has a row is sent, not its columns.
+        LogicalPlan::EmptyRelation(empty) if !empty.produce_one_row && !empty.schema.fields().is_empty() => {
+            no_rows(&empty.schema).map(Transformed::yes)
+        }
         other => Ok(Transformed::no(other)),
     };
     plan.clone().transform_up_with_subqueries(replace).data()
+}
+
+/// A scan of an empty table, whose columns are called as they shall be.
+fn no_rows(schema: &DFSchema) -> Result<LogicalPlan> {
+    let fields = schema.fields().iter().enumerate();
+    let fields: Vec<Field> = fields.map(|(at, field)| Field::clone(field).with_name(format!("c{at}"))).collect();
+    let table: Arc<dyn TableProvider> = Arc::new(MemTable::try_new(Arc::new(Schema::new(fields)), vec![vec![]])?);
+    let scan = LogicalPlanBuilder::scan("no_rows", provider_as_source(table), None)?;
+    let named = schema.iter().enumerate().map(|(at, (qualifier, field))| {
+        Expr::Column(Column::new(Some("no_rows"), format!("c{at}"))).alias_qualified(qualifier.cloned(), field.name())
+    });
+    scan.project(named.collect::<Vec<_>>())?.build()
 }
 
 /// What tells scans apart: the table, by its place, and the filters.

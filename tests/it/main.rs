@@ -3,6 +3,8 @@
 mod cli;
 #[cfg(feature = "cluster")]
 mod cluster;
+#[cfg(feature = "cluster")]
+mod cluster_plans;
 mod faults;
 mod pipeline;
 mod s3;
