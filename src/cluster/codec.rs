@@ -25,6 +25,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::operators::codec::decode;
 use crate::operators::exec::OperatorExec;
+use crate::operators::gather::GatherExec;
 use crate::operators::node::OperatorNode;
 use crate::operators::row_number::RowNumberExec;
 use crate::operators::write::{Target, WriteExec, WriteNode};
@@ -41,6 +42,7 @@ enum Node {
     /// An operator of SQL: the name of its task, and its fields.
     Operator(String, Vec<u8>),
     Write(Target),
+    Gather,
     /// The keys as expressions, and the column of numbers.
     RowNumber(Vec<Vec<u8>>, String, bool),
 }
@@ -73,7 +75,7 @@ impl LogicalExtensionCodec for LogicalCodec {
         let plan = match Node::read(buf)? {
             Some(Node::Operator(name, task)) => OperatorNode::plan(decode(&name, &task)?, inputs.to_vec())?,
             Some(Node::Write(target)) => WriteNode::plan(one(inputs)?.clone(), target)?,
-            Some(Node::RowNumber(..)) => return internal_err!("numbering rows is not a logical node"),
+            Some(Node::RowNumber(..) | Node::Gather) => return internal_err!("a physical node in a logical plan"),
             None => return self.ballista.try_decode(buf, inputs, context),
         };
         match plan {
@@ -185,6 +187,7 @@ impl PhysicalExtensionCodec for PhysicalCodec {
     ) -> Result<Arc<dyn ExecutionPlan>> {
         Ok(match Node::read(buf)? {
             Some(Node::Operator(name, task)) => Arc::new(OperatorExec::over(decode(&name, &task)?, inputs.to_vec())),
+            Some(Node::Gather) => Arc::new(GatherExec::new(Arc::clone(one(inputs)?))),
             Some(Node::Write(target)) => Arc::new(WriteExec::try_new(Arc::clone(one(inputs)?), target)?),
             Some(Node::RowNumber(keys, name, nullable)) => {
                 let input = Arc::clone(one(inputs)?);
@@ -214,6 +217,9 @@ impl PhysicalExtensionCodec for PhysicalCodec {
         }
         if let Some(write) = node.downcast_ref::<WriteExec>() {
             return Node::Write(write.target().clone()).write(buf);
+        }
+        if node.is::<GatherExec>() {
+            return Node::Gather.write(buf);
         }
         let Some(rows) = node.downcast_ref::<RowNumberExec>() else {
             return self.ballista.try_encode(node, buf, converter);

@@ -6,8 +6,8 @@
 //! [`exec::OperatorExec`]. The task collects its inputs once into compact indices ([`collect`], [`ids`]), with what finds
 //! no memory put aside ([`spill`], [`sorted`]), and every output partition then hands out its own share of what a kernel finds.
 //!
-//! [`write`] and [`row_number`] are not named in SQL: the one publishes tables, the other stands in for DataFusion's window
-//! operator where it is slow.
+//! [`write`], [`row_number`] and [`gather`] are not named in SQL: the first publishes tables, the second stands in for
+//! DataFusion's window operator where it is slow, the third has each task of a cluster read files itself.
 //!
 //! [`split`] and [`fuse`] make plans that SQL could say as well ([`template`]).
 //!
@@ -21,6 +21,7 @@ pub mod exec;
 pub mod factorize;
 pub mod found;
 pub mod fuse;
+pub mod gather;
 pub mod ids;
 pub mod input;
 pub mod nearest;

@@ -17,6 +17,7 @@ use datafusion::sql::sqlparser::ast::TableFactor;
 
 use super::arguments::{Arguments, nearest};
 use super::exec::OperatorExec;
+use super::gather::{GatherExec, only_reads};
 use super::node::OperatorNode;
 use super::write::{WriteExec, WriteNode};
 
@@ -105,7 +106,12 @@ impl ExtensionPlanner for OperatorPlanner {
         let Some(node) = node.as_any().downcast_ref::<OperatorNode>() else {
             return Ok(None);
         };
-        Ok(Some(Arc::new(OperatorExec::try_new(node.task(), physical_inputs, partitions)?)))
+        let gathered = |input: &Arc<dyn ExecutionPlan>| match self.0 == Place::Cluster && only_reads(input) {
+            true => Arc::new(GatherExec::new(Arc::clone(input))),
+            false => Arc::clone(input),
+        };
+        let inputs: Vec<Arc<dyn ExecutionPlan>> = physical_inputs.iter().map(gathered).collect();
+        Ok(Some(Arc::new(OperatorExec::try_new(node.task(), &inputs, partitions)?)))
     }
 }
 
