@@ -1,6 +1,7 @@
 //! An executor: asks the scheduler for tasks, runs them ([`super::tasks`]), keeps what they shuffle and hands it out
 //! ([`super::flight`]).
 
+use std::fs::File;
 use std::net::SocketAddr;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
@@ -18,6 +19,7 @@ use ballista_executor::executor::Executor;
 use ballista_executor::flight_service::BallistaFlightService;
 use ballista_executor::metrics::LoggingMetricsCollector;
 use datafusion::common::{DataFusionError, Result, exec_datafusion_err};
+use rustix::fs::{FlockOperation, flock};
 use tokio::net::TcpListener;
 use tonic::transport::Channel;
 
@@ -60,7 +62,7 @@ pub async fn serve(settings: Settings, stop: impl Future<Output = ()>) -> Result
         .map_err(|e| DataFusionError::from(e).context(format!("listening at {}", settings.bind)))?;
     let address = listener.local_addr()?;
     let mut scheduler = connect(&settings).await?;
-    let executor = executor(&settings, id, address, &work_dir.0)?;
+    let executor = executor(&settings, id, address, &work_dir.folder)?;
     let flight = flight::serve(listener, BallistaFlightService::new(executor.work_dir.clone()), &settings.security);
     let mut tasks = Tasks::try_new(executor)?;
     tokio::select! {
@@ -70,24 +72,47 @@ pub async fn serve(settings: Settings, stop: impl Future<Output = ()>) -> Result
 }
 
 /// A folder that goes when the executor goes.
-struct WorkDir(PathBuf);
+struct WorkDir {
+    folder: PathBuf,
+    /// Held as long as the executor lives; the system releases it however that ends.
+    _lock: File,
+}
+
+const PREFIX: &str = "lakeside-executor-";
 
 impl WorkDir {
     fn create(below: &Path, id: &str) -> Result<Self> {
-        let folder = below.join(format!("lakeside-executor-{id}"));
+        remove_left_behind(below);
+        let folder = below.join(format!("{PREFIX}{id}"));
+        let at = |e: std::io::Error| DataFusionError::from(e).context(format!("making {}", folder.display()));
         // Others of the machine are not to read what is shuffled.
-        std::fs::DirBuilder::new()
-            .recursive(true)
-            .mode(0o700)
-            .create(&folder)
-            .map_err(|e| DataFusionError::from(e).context(format!("making {}", folder.display())))?;
-        Ok(Self(folder))
+        std::fs::DirBuilder::new().recursive(true).mode(0o700).create(&folder).map_err(at)?;
+        let lock = File::create(folder.join(LOCK)).map_err(at)?;
+        flock(&lock, FlockOperation::NonBlockingLockExclusive).map_err(|e| at(e.into()))?;
+        Ok(Self { folder, _lock: lock })
+    }
+}
+
+/// The file in a work folder that tells whether its executor lives.
+const LOCK: &str = ".lock";
+
+/// Removes the folders of executors that were killed.
+fn remove_left_behind(below: &Path) {
+    let entries = std::fs::read_dir(below).into_iter().flatten().flatten();
+    for entry in entries.filter(|entry| entry.file_name().to_string_lossy().starts_with(PREFIX)) {
+        // One that is just being made may not be locked yet.
+        let made = entry.metadata().and_then(|data| data.modified()).ok().and_then(|made| made.elapsed().ok());
+        let lock = File::open(entry.path().join(LOCK));
+        let is_free = |lock: File| flock(&lock, FlockOperation::NonBlockingLockExclusive).is_ok();
+        if made.is_some_and(|age| age > Duration::from_secs(60)) && lock.is_ok_and(is_free) {
+            let _ = std::fs::remove_dir_all(entry.path());
+        }
     }
 }
 
 impl Drop for WorkDir {
     fn drop(&mut self) {
-        let _ = std::fs::remove_dir_all(&self.0);
+        let _ = std::fs::remove_dir_all(&self.folder);
     }
 }
 
