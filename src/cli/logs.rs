@@ -22,6 +22,10 @@ enum Format {
     Json,
 }
 
+/// What is not told unless it is asked for by name: metrics that do not fit a plan which was planned anew, and rows that were
+/// put on disk as they should be.
+const QUIET: &str = "ballista_scheduler::display=off,ballista_core::execution_plans=error";
+
 /// Stderr, whether somebody reads it or not: a log that cannot be written is no reason to stop.
 struct Stderr;
 
@@ -39,7 +43,7 @@ impl Write for Stderr {
 impl LogArgs {
     /// Logs from here on.
     pub(super) fn begin(&self) -> crate::error::Result<()> {
-        let filter = EnvFilter::try_new(&self.log_level)
+        let filter = EnvFilter::try_new(format!("{QUIET},{}", self.log_level))
             .map_err(|e| crate::error::Error::Usage(format!("--log-level {}: {e}", self.log_level)))?;
         let logs = tracing_subscriber::fmt().with_env_filter(filter).with_writer(|| Stderr);
         match self.log_format {
