@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use tempfile::TempDir;
 
 use crate::s3::{S3, rows};
-use crate::support::{Ran, TestProject, copy, files_below, lakeside, project_at, root};
+use crate::support::{Ran, TestProject, copy, files_below, lakeside, project_at, root, tables_in};
 
 /// How the binary is called.
 type Call = Box<dyn Fn(&[&str]) -> Command>;
@@ -180,11 +180,7 @@ fn the_shipped_project_on_two_executors_and_s3_equals_the_local_run() {
     let cluster = Cluster::start_with(2, Box::new(move |args| store.lakeside(args)));
     s3.run(&["run", local]).ok();
     cluster.run(&["run", remote]).ok();
-    let names: Vec<String> = std::fs::read_dir(work.path().join("lake"))
-        .unwrap()
-        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
-        .filter(|name| !name.starts_with('.'))
-        .collect();
+    let names = tables_in(&work.path().join("lake"));
     assert!(names.len() > 10, "{names:?}");
     for table in &names {
         let query = format!("SELECT * FROM {table}");

@@ -3,7 +3,7 @@
 use tempfile::TempDir;
 
 use crate::s3::{S3, rows};
-use crate::support::{Ran, copy, files_below, project_at, root};
+use crate::support::{Ran, copy, files_below, project_at, root, tables_in};
 
 #[test]
 fn the_shipped_project_on_s3_equals_the_local_run() {
@@ -18,11 +18,7 @@ fn the_shipped_project_on_s3_equals_the_local_run() {
     let first = s3.run(&["run", remote]).ok();
     assert!(first.stderr.contains("tables are in s3://shop/lake"), "{}", first.stderr);
     let lake = s3.folder.path().join("shop/lake");
-    let tables: Vec<String> = std::fs::read_dir(work.path().join("lake"))
-        .unwrap()
-        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
-        .filter(|name| !name.starts_with('.'))
-        .collect();
+    let tables = tables_in(&work.path().join("lake"));
     assert!(tables.len() > 10, "{tables:?}");
     for table in &tables {
         let query = format!("SELECT * FROM {table}");

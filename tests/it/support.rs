@@ -125,6 +125,12 @@ fn collect(root: &Path, folder: &Path, files: &mut Vec<String>) {
     }
 }
 
+/// The tables of a lake on disk.
+pub fn tables_in(lake: &Path) -> Vec<String> {
+    let names = std::fs::read_dir(lake).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());
+    names.filter(|name| !name.starts_with('.')).collect()
+}
+
 /// Copies a folder with all that is in it.
 pub fn copy(from: &Path, to: &Path) {
     std::fs::create_dir_all(to).unwrap();
