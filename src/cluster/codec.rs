@@ -41,6 +41,8 @@ pub const TABLE_BYTES: usize = 16 << 20;
 enum Node {
     /// An operator of SQL: the name of its task, and its fields.
     Operator(String, Vec<u8>),
+    /// The same over inputs that are divided between processes.
+    Divided(String, Vec<u8>),
     Write(Target),
     Gather,
     /// The keys as expressions, and the column of numbers.
@@ -75,7 +77,9 @@ impl LogicalExtensionCodec for LogicalCodec {
         let plan = match Node::read(buf)? {
             Some(Node::Operator(name, task)) => OperatorNode::plan(decode(&name, &task)?, inputs.to_vec())?,
             Some(Node::Write(target)) => WriteNode::plan(one(inputs)?.clone(), target)?,
-            Some(Node::RowNumber(..) | Node::Gather) => return internal_err!("a physical node in a logical plan"),
+            Some(Node::RowNumber(..) | Node::Gather | Node::Divided(..)) => {
+                return internal_err!("a physical node in a logical plan");
+            }
             None => return self.ballista.try_decode(buf, inputs, context),
         };
         match plan {
@@ -186,7 +190,12 @@ impl PhysicalExtensionCodec for PhysicalCodec {
         converter: &dyn PhysicalProtoConverterExtension,
     ) -> Result<Arc<dyn ExecutionPlan>> {
         Ok(match Node::read(buf)? {
-            Some(Node::Operator(name, task)) => Arc::new(OperatorExec::over(decode(&name, &task)?, inputs.to_vec())),
+            Some(Node::Operator(name, task)) => {
+                Arc::new(OperatorExec::over(decode(&name, &task)?, inputs.to_vec(), false))
+            }
+            Some(Node::Divided(name, task)) => {
+                Arc::new(OperatorExec::over(decode(&name, &task)?, inputs.to_vec(), true))
+            }
             Some(Node::Gather) => Arc::new(GatherExec::new(Arc::clone(one(inputs)?))),
             Some(Node::Write(target)) => Arc::new(WriteExec::try_new(Arc::clone(one(inputs)?), target)?),
             Some(Node::RowNumber(keys, name, nullable)) => {
@@ -213,7 +222,8 @@ impl PhysicalExtensionCodec for PhysicalCodec {
     ) -> Result<()> {
         if let Some(operator) = node.downcast_ref::<OperatorExec>() {
             let task = operator.task();
-            return Node::Operator(task.name().to_owned(), task.encode()?).write(buf);
+            let node = if operator.divided() { Node::Divided } else { Node::Operator };
+            return node(task.name().to_owned(), task.encode()?).write(buf);
         }
         if let Some(write) = node.downcast_ref::<WriteExec>() {
             return Node::Write(write.target().clone()).write(buf);

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use ballista_core::extension::SessionConfigExt;
 use datafusion::catalog::Session;
 use datafusion::common::tree_node::{Transformed, TransformedResult, TreeNode, TreeNodeRecursion};
 use datafusion::common::{Result, plan_err};
@@ -24,7 +25,9 @@ impl QueryPlanner for ClusterPlanner {
         let plan = plan.clone().transform_with_subqueries(without_window_filters).data()?;
         plan.apply_with_subqueries(|node| refuse(node).map(|()| TreeNodeRecursion::Continue))?;
         let plan = plan.transform_up_with_subqueries(shared).data()?;
-        LakesidePlanner(Place::Cluster).create_physical_plan(&plan, session).await
+        // The setting says of joins which tables every task gets whole; operators go by the same.
+        let broadcast = session.config().ballista_config().broadcast_join_threshold_bytes();
+        LakesidePlanner(Place::Cluster { broadcast }).create_physical_plan(&plan, session).await
     }
 }
 

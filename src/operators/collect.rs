@@ -182,17 +182,42 @@ pub fn number(
     data_type: &DataType,
     out: &DataType,
 ) -> Result<Numbering> {
+    number_where(tables, places, |_| true, data_type, out)
+}
+
+/// The same, by falling count of the ids in one of the tables.
+pub fn number_by(
+    tables: &mut [Vec<Chunk>],
+    counted: usize,
+    places: &[(usize, usize)],
+    data_type: &DataType,
+    out: &DataType,
+) -> Result<Numbering> {
+    number_where(tables, places, |table| table == counted, data_type, out)
+}
+
+fn number_where(
+    tables: &mut [Vec<Chunk>],
+    places: &[(usize, usize)],
+    counted: impl Fn(usize) -> bool,
+    data_type: &DataType,
+    out: &DataType,
+) -> Result<Numbering> {
     let mut space = Space::try_new(data_type)?;
-    let mut counts: Vec<u64> = Vec::new();
+    let (mut counts, mut ranked): (Vec<u64>, Vec<u64>) = Default::default();
     for &(table, column) in places {
         for chunk in &mut tables[table] {
             let codes = space.add(&chunk.distinct[column])?;
             counts.resize(space.size(), 0);
-            codes.iter().zip(&chunk.counts[column]).for_each(|(&code, &n)| counts[code as usize] += u64::from(n));
+            ranked.resize(space.size(), 0);
+            for (&code, &n) in codes.iter().zip(&chunk.counts[column]) {
+                counts[code as usize] += u64::from(n);
+                ranked[code as usize] += if counted(table) { u64::from(n) } else { 0 };
+            }
             chunk.numbers[column] = codes;
         }
     }
-    let (numbering, numbers) = space.number(&counts, out)?;
+    let (numbering, numbers) = space.number(&counts, &ranked, out)?;
     for &(table, column) in places {
         for chunk in &mut tables[table] {
             chunk.numbers[column].iter_mut().for_each(|code| *code = numbers[*code as usize]);

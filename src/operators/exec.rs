@@ -8,7 +8,9 @@ use datafusion::common::tree_node::TreeNodeRecursion;
 use datafusion::common::{DataFusionError, Result, internal_err};
 use datafusion::execution::memory_pool::MemoryConsumer;
 use datafusion::execution::{SendableRecordBatchStream, TaskContext};
+use datafusion::physical_expr::expressions::Column;
 use datafusion::physical_expr::{EquivalenceProperties, PhysicalExpr};
+use datafusion::physical_plan::coalesce_partitions::CoalescePartitionsExec;
 use datafusion::physical_plan::execution_plan::{Boundedness, EmissionType, PlanProperties, ReplaceChildrenOptions};
 use datafusion::physical_plan::metrics::{BaselineMetrics, ExecutionPlanMetricsSet, MetricBuilder, MetricsSet};
 use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
@@ -26,14 +28,17 @@ type BuildFuture = Shared<BoxFuture<'static, Result<(Arc<dyn Built>, Shares), Ar
 /// Runs a [`Task`].
 ///
 /// Each input is asked for as one partition, since all of it is needed: locally that is one stream fed by all
-/// partitions of the input, on a cluster a broadcast to every task. The first child is the table of [`shares`], which has
-/// the partitions of the result. Whoever is polled first among the output partitions builds, the others wait for the
+/// partitions of the input, on a cluster a broadcast to every task. Where the work is divided between processes, the
+/// inputs that can be ([`Task::divisible`]) are asked for by hash, and each process builds for the partitions that it has.
+/// The first child is the table of [`shares`], which has the partitions of the result. Whoever is polled first among the output partitions builds, the others wait for the
 /// same result.
 #[derive(Debug)]
 pub struct OperatorExec {
     task: Arc<dyn Task>,
     /// The table of shares, then the inputs.
     children: Vec<Arc<dyn ExecutionPlan>>,
+    /// Whether inputs that can be divided are.
+    divided: bool,
     properties: Arc<PlanProperties>,
     metrics: ExecutionPlanMetricsSet,
     build: Mutex<Build>,
@@ -48,13 +53,18 @@ struct Build {
 
 impl OperatorExec {
     /// Runs `task` over `inputs`, its result in `partitions` partitions.
-    pub fn try_new(task: Arc<dyn Task>, inputs: &[Arc<dyn ExecutionPlan>], partitions: usize) -> Result<Self> {
+    pub fn try_new(
+        task: Arc<dyn Task>,
+        inputs: &[Arc<dyn ExecutionPlan>],
+        partitions: usize,
+        divided: bool,
+    ) -> Result<Self> {
         let shares = shares::table(partitions.max(1))?;
-        Ok(Self::over(task, std::iter::once(shares).chain(inputs.iter().cloned()).collect()))
+        Ok(Self::over(task, std::iter::once(shares).chain(inputs.iter().cloned()).collect(), divided))
     }
 
     /// Runs `task` over a table of shares and inputs.
-    pub fn over(task: Arc<dyn Task>, children: Vec<Arc<dyn ExecutionPlan>>) -> Self {
+    pub fn over(task: Arc<dyn Task>, children: Vec<Arc<dyn ExecutionPlan>>, divided: bool) -> Self {
         let partitions = children.first().map_or(0, |shares| shares.output_partitioning().partition_count());
         let properties = PlanProperties::new(
             EquivalenceProperties::new(task.schema()),
@@ -65,6 +75,7 @@ impl OperatorExec {
         Self {
             task,
             children,
+            divided,
             properties: Arc::new(properties),
             metrics: ExecutionPlanMetricsSet::new(),
             build: Mutex::default(),
@@ -74,6 +85,28 @@ impl OperatorExec {
     /// What it does.
     pub fn task(&self) -> &Arc<dyn Task> {
         &self.task
+    }
+
+    /// Whether each process gets some rows only of the inputs that can be divided.
+    pub fn divided(&self) -> bool {
+        self.divided
+    }
+
+    /// The column by which an input is divided, if it is.
+    fn key(&self, input: usize) -> Option<usize> {
+        self.task.divisible().get(input).copied().flatten().filter(|_| self.divided)
+    }
+
+    /// All rows of an input that are needed here.
+    fn rows(&self, input: usize, context: &Arc<TaskContext>) -> Result<SendableRecordBatchStream> {
+        let child = &self.children[input + 1];
+        if self.key(input).is_none() {
+            return child.execute(0, Arc::clone(context));
+        }
+        match child.output_partitioning().partition_count() == self.partitions() {
+            true => CoalescePartitionsExec::new(Arc::clone(child)).execute(0, Arc::clone(context)),
+            false => internal_err!("{} got an input that is not divided as its result is", self.task.name()),
+        }
     }
 
     fn partitions(&self) -> usize {
@@ -94,12 +127,12 @@ impl OperatorExec {
             return Ok(running.clone());
         }
         let inputs: Vec<SendableRecordBatchStream> =
-            self.children[1..].iter().map(|input| input.execute(0, Arc::clone(context))).collect::<Result<_>>()?;
+            (0..self.children.len() - 1).map(|input| self.rows(input, context)).collect::<Result<_>>()?;
         let (shares, context) = (Arc::clone(&self.children[0]), Arc::clone(context));
         let memory = MemoryConsumer::new(self.task.name()).register(context.memory_pool());
         let disk = Arc::clone(&context.runtime_env().disk_manager);
         let (threads, metrics) = (self.partitions(), self.metrics.clone());
-        let task = Arc::clone(&self.task);
+        let (task, divided) = (Arc::clone(&self.task), self.divided);
         let time = MetricBuilder::new(&self.metrics).subset_time("build_time", 0);
         let future = async move {
             // Spawned only when polled; dropping the last waiter stops the reading of inputs.
@@ -110,7 +143,7 @@ impl OperatorExec {
                 let built = task.build(inputs, resources).await?;
                 // What is built for these shares alone is divided between them.
                 let own = || Shares { of: shares.here.len(), here: (0..shares.here.len()).collect() };
-                Ok((built, if task.is_shared() { own() } else { shares }))
+                Ok((built, if divided || task.is_shared() { own() } else { shares }))
             });
             match work.join_unwind().await {
                 Ok(result) => result.map_err(Arc::new),
@@ -127,7 +160,8 @@ impl OperatorExec {
 
 impl DisplayAs for OperatorExec {
     fn fmt_as(&self, _: DisplayFormatType, f: &mut fmt::Formatter) -> fmt::Result {
-        write!(f, "{}Exec: {}", self.task.name(), self.task.settings())
+        let divided = if self.divided { ", divided" } else { "" };
+        write!(f, "{}Exec: {}{divided}", self.task.name(), self.task.settings())
     }
 }
 
@@ -141,8 +175,15 @@ impl ExecutionPlan for OperatorExec {
     }
 
     fn required_input_distribution(&self) -> Vec<Distribution> {
-        let inputs = vec![Distribution::SinglePartition; self.children.len() - 1];
-        std::iter::once(Distribution::UnspecifiedDistribution).chain(inputs).collect()
+        let input = |at: usize| match self.key(at) {
+            Some(key) => {
+                let schema = self.children[at + 1].schema();
+                let column: Arc<dyn PhysicalExpr> = Arc::new(Column::new(schema.field(key).name(), key));
+                Distribution::KeyPartitioned(vec![column])
+            }
+            None => Distribution::SinglePartition,
+        };
+        std::iter::once(Distribution::UnspecifiedDistribution).chain((0..self.children.len() - 1).map(input)).collect()
     }
 
     fn benefits_from_input_partitioning(&self) -> Vec<bool> {
@@ -158,11 +199,11 @@ impl ExecutionPlan for OperatorExec {
         children: Vec<Arc<dyn ExecutionPlan>>,
         _: ReplaceChildrenOptions,
     ) -> Result<Arc<dyn ExecutionPlan>> {
-        Ok(Arc::new(Self::over(Arc::clone(&self.task), children)))
+        Ok(Arc::new(Self::over(Arc::clone(&self.task), children, self.divided)))
     }
 
     fn with_new_children(self: Arc<Self>, children: Vec<Arc<dyn ExecutionPlan>>) -> Result<Arc<dyn ExecutionPlan>> {
-        Ok(Arc::new(Self::over(Arc::clone(&self.task), children)))
+        Ok(Arc::new(Self::over(Arc::clone(&self.task), children, self.divided)))
     }
 
     fn apply_expressions(

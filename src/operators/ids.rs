@@ -181,7 +181,7 @@ fn texts_to_array(texts: &Texts, data_type: &DataType) -> Result<ArrayRef> {
     Ok(cast(&BinaryViewArray::from_iter_values(values), data_type)?)
 }
 
-/// The final numbers of ids: by falling count, equal counts by id.
+/// The final numbers of ids: by falling count in what was ranked by, equal counts by id.
 pub struct Numbering {
     /// The distinct ids by number, in the type in which they go out.
     pub ids: ArrayRef,
@@ -212,12 +212,12 @@ impl Space {
         self.interner.distinct()
     }
 
-    /// Numbers the ids anew. Returns the numbering, its ids cast to `out`, and the new number of each old one.
-    pub fn number(self, counts: &[u64], out: &DataType) -> Result<(Numbering, Vec<u32>)> {
+    /// Numbers the ids anew, by falling `ranked`. Returns the numbering, its ids cast to `out`, and the new number of each old one.
+    pub fn number(self, counts: &[u64], ranked: &[u64], out: &DataType) -> Result<(Numbering, Vec<u32>)> {
         let (ids, _) = self.interner.finish()?;
         let place = places(&ids)?;
         let mut by_count: Vec<u32> = (0..ids.len() as u32).collect();
-        by_count.sort_unstable_by_key(|&old| (std::cmp::Reverse(counts[old as usize]), place[old as usize]));
+        by_count.sort_unstable_by_key(|&old| (std::cmp::Reverse(ranked[old as usize]), place[old as usize]));
         let mut number = vec![0u32; ids.len()];
         for (new, &old) in by_count.iter().enumerate() {
             number[old as usize] = new as u32;

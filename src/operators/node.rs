@@ -43,6 +43,12 @@ pub trait Task: Debug + Send + Sync {
         false
     }
 
+    /// Of each input, the column by which its rows can be divided between processes that build for their own rows only;
+    /// none where each needs all rows. Empty where nothing can be divided.
+    fn divisible(&self) -> Vec<Option<usize>> {
+        Vec::new()
+    }
+
     /// Reads the inputs to their end and makes what all output partitions share. Called once per execution.
     async fn build(&self, inputs: Vec<SendableRecordBatchStream>, resources: Resources) -> Result<Arc<dyn Built>>;
 }

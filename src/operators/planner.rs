@@ -11,6 +11,7 @@ use datafusion::logical_expr::physical_planning_context::PhysicalPlanningContext
 use datafusion::logical_expr::planner::{PlannedRelation, RelationPlanner, RelationPlannerContext, RelationPlanning};
 use datafusion::logical_expr::{DocSection, Documentation, LogicalPlan, LogicalPlanBuilder, UserDefinedLogicalNode};
 use datafusion::physical_plan::repartition::RepartitionExec;
+use datafusion::physical_plan::statistics::{StatisticsArgs, StatisticsContext};
 use datafusion::physical_plan::{ExecutionPlan, ExecutionPlanProperties, Partitioning};
 use datafusion::physical_planner::{DefaultPhysicalPlanner, ExtensionPlanner, PhysicalPlanner};
 use datafusion::sql::sqlparser::ast::TableFactor;
@@ -81,7 +82,10 @@ pub enum Place {
     /// In this process.
     Here,
     /// On the executors of a cluster.
-    Cluster,
+    Cluster {
+        /// The largest table that every task may get whole, in bytes.
+        broadcast: usize,
+    },
 }
 
 /// Turns operators' logical nodes into physical ones.
@@ -106,12 +110,23 @@ impl ExtensionPlanner for OperatorPlanner {
         let Some(node) = node.as_any().downcast_ref::<OperatorNode>() else {
             return Ok(None);
         };
-        let gathered = |input: &Arc<dyn ExecutionPlan>| match self.0 == Place::Cluster && only_reads(input) {
-            true => Arc::new(GatherExec::new(Arc::clone(input))),
-            false => Arc::clone(input),
-        };
-        let inputs: Vec<Arc<dyn ExecutionPlan>> = physical_inputs.iter().map(gathered).collect();
-        Ok(Some(Arc::new(OperatorExec::try_new(node.task(), &inputs, partitions)?)))
+        let task = node.task();
+        let mut inputs = physical_inputs.to_vec();
+        let mut divided = false;
+        if let Place::Cluster { broadcast } = self.0 {
+            let mut keys = task.divisible();
+            keys.resize(inputs.len(), None);
+            let large = |(input, key): (&Arc<dyn ExecutionPlan>, &Option<usize>)| {
+                Ok(key.is_some() && is_above(input, broadcast)?)
+            };
+            divided = inputs.iter().zip(&keys).map(large).collect::<Result<Vec<bool>>>()?.contains(&true);
+            for (input, key) in inputs.iter_mut().zip(keys) {
+                if only_reads(input) && !(divided && key.is_some()) {
+                    *input = Arc::new(GatherExec::new(Arc::clone(input)));
+                }
+            }
+        }
+        Ok(Some(Arc::new(OperatorExec::try_new(task, &inputs, partitions, divided)?)))
     }
 }
 
@@ -130,6 +145,12 @@ impl OperatorPlanner {
         }
         Ok(Arc::new(WriteExec::try_new(input, write.target().clone())?))
     }
+}
+
+/// Whether a plan's result has more bytes than this, as far as that is known.
+fn is_above(plan: &Arc<dyn ExecutionPlan>, bytes: usize) -> Result<bool> {
+    let statistics = StatisticsContext::new().compute(plan.as_ref(), &StatisticsArgs::new())?;
+    Ok(statistics.total_byte_size.get_value().is_none_or(|&size| size > bytes))
 }
 
 /// DataFusion's planner, with operators.

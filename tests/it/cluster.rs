@@ -10,24 +10,24 @@ use crate::s3::{S3, rows};
 use crate::support::{Ran, TestProject, copy, files_below, lakeside, project_at, root, tables_in};
 
 /// How the binary is called.
-type Call = Box<dyn Fn(&[&str]) -> Command>;
+pub type Call = Box<dyn Fn(&[&str]) -> Command>;
 
 /// A scheduler and executors, each a process.
-struct Cluster {
+pub struct Cluster {
     scheduler: Process,
     executors: Vec<Process>,
     port: u16,
     command: Call,
-    work: TempDir,
+    pub work: TempDir,
 }
 
 impl Cluster {
-    fn start(executors: usize) -> Self {
+    pub fn start(executors: usize) -> Self {
         Self::start_with(executors, Box::new(lakeside))
     }
 
     /// As `command` calls the binary.
-    fn start_with(executors: usize, command: Call) -> Self {
+    pub fn start_with(executors: usize, command: Call) -> Self {
         let work = TempDir::new().unwrap();
         let (scheduler, port) = start_scheduler(&*command, 0, work.path());
         let mut cluster = Self { scheduler, executors: Vec::new(), port, command, work };
@@ -35,16 +35,19 @@ impl Cluster {
         cluster
     }
 
-    fn url(&self) -> String {
+    pub fn url(&self) -> String {
         format!("df://127.0.0.1:{}", self.port)
     }
 
-    /// Starts one more executor and waits until the scheduler knows it.
-    fn add_executor(&mut self, more: &[&str]) {
+    /// Starts one more executor, of one slot unless `more` says otherwise, and waits until the scheduler knows it.
+    pub fn add_executor(&mut self, more: &[&str]) {
         let (port, work) = (self.port.to_string(), self.work.path().to_str().unwrap().to_owned());
-        let mut args = vec!["executor", "--scheduler-port", &port, "--bind-port", "0", "--vcores", "1"];
+        let mut args = vec!["executor", "--scheduler-port", &port, "--bind-port", "0"];
         args.extend(["--work-dir", &work]);
         args.extend(more);
+        if !more.contains(&"--vcores") {
+            args.extend(["--vcores", "1"]);
+        }
         let log =
             std::fs::File::create(self.work.path().join(format!("executor-{}.log", self.executors.len()))).unwrap();
         self.executors.push(Process((self.command)(&args).stderr(log).spawn().unwrap()));
@@ -55,21 +58,21 @@ impl Cluster {
         }
     }
 
-    fn status(&self) -> String {
+    pub fn status(&self) -> String {
         let ran: Ran = (self.command)(&["cluster", "status", &self.url()]).output().unwrap().into();
         ran.ok().stdout
     }
 
-    fn kill_executor(&mut self, at: usize) {
+    pub fn kill_executor(&mut self, at: usize) {
         drop(self.executors.remove(at));
     }
 
     /// A command whose queries run here.
-    fn run(&self, args: &[&str]) -> Ran {
+    pub fn run(&self, args: &[&str]) -> Ran {
         (self.command)(args).env("LAKESIDE_CLUSTER", self.url()).output().unwrap().into()
     }
 
-    fn spawn(&self, args: &[&str]) -> Child {
+    pub fn spawn(&self, args: &[&str]) -> Child {
         let mut command = (self.command)(args);
         command.env("LAKESIDE_CLUSTER", self.url()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
     }
@@ -103,7 +106,7 @@ fn start_scheduler(command: &dyn Fn(&[&str]) -> Command, port: u16, work: &Path)
     }
 }
 
-fn finish(child: Child, within: Duration) -> Ran {
+pub fn finish(child: Child, within: Duration) -> Ran {
     let id = child.id();
     let (sender, receiver) = std::sync::mpsc::channel();
     std::thread::spawn(move || sender.send(child.wait_with_output().unwrap()));
@@ -116,7 +119,7 @@ fn finish(child: Child, within: Duration) -> Ran {
     }
 }
 
-fn run_is_on(child: &Child) -> bool {
+pub fn run_is_on(child: &Child) -> bool {
     Path::new(&format!("/proc/{}/exe", child.id())).exists()
 }
 
@@ -125,7 +128,7 @@ fn signal(child: &Child, name: &str) {
 }
 
 /// Interactions of many users, as a step, and what is made of them.
-fn shop(rows: usize, users: usize) -> TestProject {
+pub fn shop(rows: usize, users: usize) -> TestProject {
     let events = format!(
         "SELECT CAST(hash_uniform(value, 1) * {users} AS INT) AS user_id, CAST(pow(hash_uniform(value, 2), 2) * 8000 AS INT) AS item_id, \
          1 + value % 5 AS weight FROM generate_series(1, {rows})"
@@ -150,12 +153,12 @@ fn shop(rows: usize, users: usize) -> TestProject {
 const TABLES: [&str; 3] = ["near", "lists", "popular"];
 
 /// Every table's rows, as one process reads them.
-fn tables(project: &TestProject) -> Vec<Vec<String>> {
+pub fn tables(project: &TestProject) -> Vec<Vec<String>> {
     TABLES.map(|table| rows(project.sql(&format!("SELECT * FROM {table}")))).to_vec()
 }
 
 /// Nothing but the published files and their lists is in the lake.
-fn assert_clean(project: &TestProject) {
+pub fn assert_clean(project: &TestProject) {
     let files = project.lake_files();
     let stray: Vec<&String> = files.iter().filter(|file| file.contains("staging") || file.contains('#')).collect();
     assert!(stray.is_empty(), "{stray:?}");

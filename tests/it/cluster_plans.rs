@@ -54,6 +54,7 @@ fn queries(folder: &str) -> Vec<String> {
         queries.push(format!("SELECT count(*) FROM {many} WHERE id {condition} (SELECT id FROM {nulls})"));
     }
     let neighbors = format!("neighbors((SELECT g, id FROM {many}), metric => 'jaccard', k => 3)");
+    queries.extend(operators_by_user(&many, &few));
     queries.extend([
         format!("SELECT count(id), max(v) FROM {few} WHERE 1 = 0"),
         format!("SELECT count(*), sum(w) FROM {many} m, (SELECT max(v) AS top FROM {few}) t WHERE m.w > t.top"),
@@ -68,6 +69,43 @@ fn queries(folder: &str) -> Vec<String> {
         ),
         format!("SELECT count(*) FROM '{}/sample-data/demographics/*.csv' d JOIN {few} f ON d.household_id % 60 = f.id", root().display()),
     ]);
+    queries
+}
+
+/// Calls of operators whose rows are looked up by user, from files, from a subquery of few rows, and from aggregates.
+fn operators_by_user(many: &str, few: &str) -> Vec<String> {
+    let near = |entity: &str, feature: &str| {
+        format!("neighbors((SELECT {entity}, {feature}, count(*) FROM {many} WHERE w % 7 > 2 GROUP BY 1, 2), k => 6)")
+    };
+    let vectors = |id: &str| {
+        format!("(SELECT {id} AS {id}, [sum(w % 5), sum(w % 3), count(*)] AS vector FROM {many} GROUP BY {id})")
+    };
+    let histories = [
+        format!("(SELECT id AS user_id, g AS item_id, w % 9 + 0.1 AS weight FROM {many} WHERE w % 7 > 2)"),
+        "(VALUES (1, 2, 0.3), (1, 3, 0.1), (7, 4, 1.7))".to_owned(),
+        format!("(SELECT id, g, avg(w % 13) FROM {many} WHERE w % 3 = 0 GROUP BY id, g)"),
+    ];
+    let masks = format!(
+        ", exclude => (SELECT id, g FROM {many} WHERE w % 5 = 0), candidates => (SELECT id % 8 AS item_id FROM {few})"
+    );
+    let mut queries = Vec::new();
+    for history in histories {
+        for (side, neighbors) in [("item", near("g", "id")), ("user", near("id", "g"))] {
+            for masks in ["", &masks] {
+                queries.push(format!(
+                    "SELECT * FROM recommend(history => {history}, {side}_neighbors => {neighbors}, k => 3, explain => 2{masks}) ORDER BY user_id, rank"
+                ));
+            }
+        }
+    }
+    for exclude in [String::new(), format!(", exclude => (SELECT id, g FROM {many} WHERE w % 5 < 3)")] {
+        let (users, items) = (vectors("id"), vectors("g"));
+        queries.push(format!(
+            "SELECT * FROM nearest(queries => {users}, candidates => {items}, k => 4{exclude}) ORDER BY id, rank"
+        ));
+        queries
+            .push(format!("SELECT * FROM nearest(queries => {items}, candidates => {items}, k => 4) ORDER BY g, rank"));
+    }
     queries
 }
 

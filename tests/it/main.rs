@@ -4,6 +4,8 @@ mod cli;
 #[cfg(feature = "cluster")]
 mod cluster;
 #[cfg(feature = "cluster")]
+mod cluster_faults;
+#[cfg(feature = "cluster")]
 mod cluster_plans;
 mod faults;
 mod pipeline;

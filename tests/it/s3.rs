@@ -3,7 +3,8 @@
 use std::net::SocketAddr;
 use std::process::Command;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
 
 use hyper::body::Incoming;
 use hyper::service::{Service, service_fn};
@@ -18,13 +19,15 @@ use tempfile::TempDir;
 use crate::support::{Ran, lakeside};
 
 const KEY: &str = "test-key";
-const SECRET: &str = "test-secret";
+pub const SECRET: &str = "test-secret";
 
 /// An S3 server over a temporary folder, in which a bucket is a folder and an object a file.
 pub struct S3 {
     pub folder: TempDir,
     address: SocketAddr,
     refuses: Arc<AtomicBool>,
+    /// In milliseconds.
+    delay: Arc<AtomicU64>,
     _runtime: tokio::runtime::Runtime,
 }
 
@@ -39,13 +42,18 @@ impl S3 {
         let listener = runtime.block_on(tokio::net::TcpListener::bind("127.0.0.1:0")).unwrap();
         let address = listener.local_addr().unwrap();
         let refuses = Arc::new(AtomicBool::new(false));
-        let refusing = Arc::clone(&refuses);
+        let delay = Arc::new(AtomicU64::new(0));
+        let (refusing, delaying) = (Arc::clone(&refuses), Arc::clone(&delay));
         runtime.spawn(async move {
             while let Ok((socket, _)) = listener.accept().await {
-                let (service, refuses) = (service.clone(), Arc::clone(&refusing));
+                let (service, refuses, delay) = (service.clone(), Arc::clone(&refusing), Arc::clone(&delaying));
                 let service = service_fn(move |request: Request<Incoming>| {
                     let (service, refuses) = (service.clone(), refuses.load(Ordering::Relaxed));
+                    let delay = Duration::from_millis(delay.load(Ordering::Relaxed));
                     async move {
+                        if !delay.is_zero() {
+                            tokio::time::sleep(delay).await;
+                        }
                         match refuses {
                             true => Ok(Response::builder().status(503).body(s3s::Body::empty()).unwrap()),
                             false => Service::call(&service, request).await,
@@ -59,12 +67,17 @@ impl S3 {
                 });
             }
         });
-        Self { folder, address, refuses, _runtime: runtime }
+        Self { folder, address, refuses, delay, _runtime: runtime }
     }
 
     /// Whether every request is answered by 503 from now on.
     pub fn refuse(&self, refuses: bool) {
         self.refuses.store(refuses, Ordering::Relaxed);
+    }
+
+    /// How long every answer takes from now on.
+    pub fn delay(&self, delay: Duration) {
+        self.delay.store(delay.as_millis() as u64, Ordering::Relaxed);
     }
 
     /// A command that knows where the server is.

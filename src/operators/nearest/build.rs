@@ -77,6 +77,11 @@ impl Task for NearestTask {
         encode(self)
     }
 
+    fn divisible(&self) -> Vec<Option<usize>> {
+        // Queries, candidates, and pairs that begin with the query.
+        vec![Some(0), None, Some(0)]
+    }
+
     async fn build(&self, inputs: Vec<SendableRecordBatchStream>, resources: Resources) -> Result<Arc<dyn Built>> {
         let mut inputs = inputs.into_iter();
         let (Some(queries), Some(candidates)) = (inputs.next(), inputs.next()) else {

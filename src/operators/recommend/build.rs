@@ -21,7 +21,7 @@ use crate::kernels::csr::Csr;
 use crate::kernels::rows::Rows;
 use crate::kernels::scoring::{Recommendations, Score, Scoring, Side};
 use crate::operators::codec::encode;
-use crate::operators::collect::{Chunk, Columns, collect, matrix, number};
+use crate::operators::collect::{Chunk, Columns, collect, matrix, number_by};
 use crate::operators::ids::Numbering;
 use crate::operators::node::{BLOCKS_PER_THREAD, Built, Resources, Task, Worker, rows_per_block};
 use crate::operators::sorted::{fit, largest, offsets_of, spill_rows};
@@ -117,6 +117,12 @@ impl Task for RecommendTask {
         encode(self)
     }
 
+    /// Everything that is looked up by user is by users' rows.
+    fn divisible(&self) -> Vec<Option<usize>> {
+        let by_user = by_user(self.settings.side, self.parts);
+        (0..self.columns.len()).map(|table| by_user.contains(&table).then_some(0)).collect()
+    }
+
     async fn build(&self, inputs: Vec<SendableRecordBatchStream>, resources: Resources) -> Result<Arc<dyn Built>> {
         let Resources { threads, disk, memory, .. } = &resources;
         let mut tables: Vec<Vec<Chunk>> = Vec::new();
@@ -159,9 +165,16 @@ impl Lists {
         resources: Resources,
     ) -> Result<Self> {
         let pool = resources.pool()?;
-        let columns_of = |kind: Kind| columns_of(kind, settings.side, parts);
-        let users = number(&mut tables, &columns_of(Kind::User), &types.user_values(), &types.user)?;
-        let items = number(&mut tables, &columns_of(Kind::Item), &types.item_values(), &types.item)?;
+        let (first, second) = match settings.side {
+            Side::Items => (HISTORY, NEIGHBORS),
+            Side::Users => (NEIGHBORS, HISTORY),
+        };
+        // Sums are added up by falling count of the links: it is taken from the one table that each process has whole.
+        let mut number = |kind, value_type: DataType, id_type| {
+            number_by(&mut tables, second, &columns_of(kind, settings.side, parts), &value_type, id_type)
+        };
+        let users = number(Kind::User, types.user_values(), &types.user)?;
+        let items = number(Kind::Item, types.item_values(), &types.item)?;
         let ids = users.ids.get_array_memory_size() + items.ids.get_array_memory_size();
         let mut matrices = Matrices {
             tables: &mut tables,
@@ -173,14 +186,8 @@ impl Lists {
             pool: &pool,
             resources: &resources,
         };
-        let (first, second) = match settings.side {
-            Side::Items => (HISTORY, NEIGHBORS),
-            Side::Users => (NEIGHBORS, HISTORY),
-        };
-        let pairs = |part: Option<(usize, bool)>| part.filter(|(_, pairs)| *pairs).map(|(table, _)| table);
         let (exclude, candidates) = (pairs(parts.exclude), pairs(parts.candidates));
-        let by_user: Vec<usize> = [Some(first), exclude, candidates].into_iter().flatten().collect();
-        matrices.make_room(second, &by_user)?;
+        matrices.make_room(second, &by_user(settings.side, parts))?;
         let (link_order, links) = match settings.side {
             Side::Items => (items.order.clone(), items.ids.len()),
             Side::Users => (users.order.clone(), users.ids.len()),
@@ -278,6 +285,20 @@ impl Matrices<'_> {
         }
         Ok(named)
     }
+}
+
+/// The table of a mask of pairs.
+fn pairs(part: Option<(usize, bool)>) -> Option<usize> {
+    part.filter(|(_, pairs)| *pairs).map(|(table, _)| table)
+}
+
+/// The tables whose rows are looked up by user.
+fn by_user(side: Side, parts: Parts) -> Vec<usize> {
+    let first = match side {
+        Side::Items => HISTORY,
+        Side::Users => NEIGHBORS,
+    };
+    [Some(first), pairs(parts.exclude), pairs(parts.candidates)].into_iter().flatten().collect()
 }
 
 #[derive(Clone, Copy, PartialEq)]
