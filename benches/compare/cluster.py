@@ -154,7 +154,7 @@ def line_of_kills(bench: Bench, count: int, longest: float, want: str) -> str:
     chance = random.Random(7)
     kills = [bench.killed(chance.uniform(0, longest), chance.randrange(2), want) for _ in range(count)]
     walls, right, stray, during = zip(*kills)
-    return (f"| the project, an executor killed within {longest:.2f} s, {count} times | | {median(walls):.3f} s "
+    return (f"| project, an executor killed within {longest:.2f} s, {count} times | | {median(walls):.3f} s "
             f"| {sum(right)} right, {sum(stray)} stray files; {sum(during)} killed before the run was done |")
 
 
@@ -165,7 +165,7 @@ def measured(bench: Bench, count: int, kills: int) -> None:
     rows = int(bench.ask("SELECT count(*) FROM events").split()[-1]) / 1e6
     pairs = bench.pairs(count, "run", bench.project)
     print("| what | one process | cluster | |\n| --- | --- | --- | --- |")
-    print(line_of_pairs(f"the project, {bench.data.name}, {rows:.2f} M rows", pairs, [b / a for a, b in pairs], "{:.2f}x"))
+    print(line_of_pairs(f"project, {bench.data.name}, {rows:.2f} M rows", pairs, [b / a for a, b in pairs], "{:.2f}x"))
     nothing = bench.pairs(count + 1, "sql", "-c", "SELECT 1")[1:]
     print(line_of_pairs("`SELECT 1`", nothing, [b - a for a, b in nothing], "{:+.3f} s"), flush=True)
     if kills:

@@ -37,18 +37,26 @@ pub fn failure(error: BallistaError) -> FailedTask {
 
 /// Whether a store may do tomorrow what it does not do now. It was tried several times already.
 fn is_passing(error: &DataFusionError) -> bool {
-    let store = |error: &StoreError| matches!(error, StoreError::Generic { .. } | StoreError::JoinError { .. });
-    match error.find_root() {
-        DataFusionError::ObjectStore(inner) => store(inner),
-        DataFusionError::External(inner) => inner.downcast_ref().is_some_and(store),
-        // Readers and writers of Parquet wrap what the store says.
-        DataFusionError::ParquetError(inner) => match &**inner {
-            datafusion::parquet::errors::ParquetError::External(inner) => inner.downcast_ref().is_some_and(store),
+    match store_error(error) {
+        Some(inner) => matches!(inner, StoreError::Generic { .. } | StoreError::JoinError { .. }),
+        None => match error.find_root() {
+            DataFusionError::IoError(inner) => inner.kind() != std::io::ErrorKind::NotFound,
             _ => false,
         },
-        DataFusionError::IoError(inner) => inner.kind() != std::io::ErrorKind::NotFound,
-        _ => false,
     }
+}
+
+/// What a store says, whoever has wrapped it: readers and writers of Parquet do, input and output, Ballista.
+fn store_error<'a>(error: &'a (dyn std::error::Error + 'static)) -> Option<&'a StoreError> {
+    if let Some(found) = error.downcast_ref() {
+        return Some(found);
+    }
+    let inner = match (error.downcast_ref::<BallistaError>(), error.downcast_ref::<std::io::Error>()) {
+        (Some(BallistaError::DataFusionError(inner)), _) => Some(inner.as_ref() as &(dyn std::error::Error + 'static)),
+        (_, Some(inner)) => inner.get_ref().map(|inner| inner as &(dyn std::error::Error + 'static)),
+        _ => error.source(),
+    };
+    store_error(inner?)
 }
 
 /// The error of a job of the scheduler at `host:port` as its user shall read it.

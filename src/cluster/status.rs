@@ -84,8 +84,8 @@ pub struct StageInfo {
 /// A task of a stage.
 #[derive(Debug, Clone, Deserialize)]
 pub struct TaskInfo {
-    /// `Running`, `Successful` or `Failed`.
-    pub status: String,
+    /// `Running` or `Successful`; of a task that failed, an object with the reason.
+    pub status: serde_json::Value,
 }
 
 #[derive(Deserialize)]
