@@ -1,10 +1,21 @@
-//! Alternating least squares on implicit feedback (Hu, Koren and Volinsky 2008).
+//! Alternating least squares: vectors of users, then of items, become the best while the others stand still.
 //!
-//! A weight `w` of user u for item i is the confidence `c = 1 + alpha w` in the preference 1; all other pairs have confidence
-//! 1 in the preference 0. In turn the vectors of users and of items become the minimum of
-//! `Σ c (p - x·y)² + regularization (Σ |x|² + Σ |y|²)` while the others stand still. Each vector is moved towards it by a few
-//! steps of conjugate gradients from where it was (Takács, Pilászy and Tikk 2011), which never writes down its matrix.
+//! With implicit feedback (Hu, Koren and Volinsky 2008) a weight `w` of user u for item i is the confidence `c = 1 + alpha w`
+//! in the preference 1; all other pairs have confidence 1 in the preference 0. What gets least is
+//! `Σ c (p - x·y)² + regularization (Σ |x|² + Σ |y|²)`.
+//!
+//! With explicit feedback a weight is a rating `r`, and only pairs that have one count:
+//! `Σ (r - μ - b_u - b_i - x·y)² + regularization (Σ n_u (|x|² + b_u²) + Σ n_i (|y|² + b_i²))`, where μ is the mean rating and
+//! `n` the number of ratings (Zhou et al. 2008). Biases stand in the vectors: that of a user is `(x, μ + b_u, 1)`, that of an
+//! item `(y, 1, b_i)`, so that their inner product is the whole prediction.
+//!
+//! A vector's minimum is found exactly by a Cholesky factorisation, or neared by a few steps of conjugate gradients from where
+//! the vector was (Takács, Pilászy and Tikk 2011), which never write down its matrix.
 
+use faer::dyn_stack::{MemBuffer, MemStack};
+use faer::linalg::cholesky::llt::factor::{cholesky_in_place, cholesky_in_place_scratch};
+use faer::linalg::triangular_solve::{solve_lower_triangular_in_place, solve_upper_triangular_in_place};
+use faer::{Mat, Par};
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
@@ -12,149 +23,138 @@ use super::cpu::{Cpu, Work};
 use super::csr::{Csr, entry};
 use super::prefetch::prefetch;
 use super::simd::{LANES, add_product, add_scaled, dot, padded};
+use super::vectors::{ROWS_AT_ONCE, Vectors};
 
 /// What is asked of a factorisation.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct Settings {
-    /// The length of vectors.
+    /// The factors of a vector, without the biases.
     pub factors: usize,
     /// How often both sides are moved.
     pub iterations: usize,
     /// What large vectors cost, above 0.
     pub regularization: f32,
-    /// How much a weight adds to the confidence.
-    pub alpha: f32,
+    /// What weights mean.
+    pub feedback: Feedback,
+    /// How a vector is found.
+    pub solver: Solver,
     /// Another number begins elsewhere.
     pub seed: u64,
 }
 
-/// Vectors of all rows one after the other, each filled up with zeros to a multiple of what is worked on at once.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Vectors {
-    /// The length without zeros.
-    pub factors: usize,
-    /// All of them.
-    pub values: Vec<f32>,
+/// What weights mean.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub enum Feedback {
+    /// How sure it is that the user likes the item.
+    Implicit {
+        /// How much a weight adds to the confidence.
+        alpha: f32,
+    },
+    /// Ratings.
+    Explicit,
 }
 
-impl Vectors {
-    /// Small random numbers that depend on the seed, the side and the place alone.
-    fn random(rows: usize, settings: &Settings, side: u64) -> Self {
-        let stride = padded(settings.factors);
-        let mut values = vec![0f32; rows * stride];
-        values.par_chunks_mut(stride.max(1)).enumerate().for_each(|(row, vector)| {
-            for (at, value) in vector[..settings.factors].iter_mut().enumerate() {
-                let place = (row * settings.factors + at) as u64;
-                let bits = mix(settings.seed ^ mix(place.wrapping_mul(2) + side));
-                // The upper 24 bits fill the mantissa of a single.
-                *value = (bits >> 40) as f32 / (1u32 << 24) as f32 * 0.01;
+/// How a vector is found while the others stand still.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub enum Solver {
+    /// By a few steps towards the minimum.
+    ConjugateGradients,
+    /// At the minimum.
+    Cholesky,
+}
+
+impl Solver {
+    /// All of them by name.
+    pub const NAMES: [(&str, Self); 2] = [("cg", Self::ConjugateGradients), ("cholesky", Self::Cholesky)];
+}
+
+impl Settings {
+    /// The numbers of a vector.
+    pub fn width(&self) -> usize {
+        self.factors + if self.feedback == Feedback::Explicit { 2 } else { 0 }
+    }
+
+    /// Where vectors begin.
+    fn begin(&self, rows: usize, side: Side) -> Vectors {
+        let mut vectors = Vectors::random(rows, self.factors, self.seed, side as u64);
+        match self.feedback {
+            Feedback::Implicit { .. } => vectors.values.iter_mut().for_each(|value| *value *= 0.01),
+            Feedback::Explicit => {
+                let mut wide = Vectors::zeros(rows, self.width());
+                for row in 0..rows {
+                    let to = wide.row_mut(row);
+                    to.iter_mut().zip(&vectors.row(row)[..self.factors]).for_each(|(to, from)| *to = 0.2 * from - 0.1);
+                    to[self.factors + 1 - side as usize] = 1.0;
+                }
+                vectors = wide;
             }
-        });
-        Self { factors: settings.factors, values }
-    }
-
-    /// The distance from one vector to the next.
-    pub fn stride(&self) -> usize {
-        padded(self.factors)
-    }
-
-    /// A vector with the zeros that fill it up.
-    #[inline(always)]
-    pub fn row(&self, row: usize) -> &[f32] {
-        &self.values[row * self.stride()..(row + 1) * self.stride()]
-    }
-
-    /// The bytes that they take.
-    pub fn bytes(&self) -> usize {
-        size_of_val(&self.values[..])
-    }
-
-    /// The bytes that so many vectors take.
-    pub fn bytes_for(rows: usize, factors: usize) -> usize {
-        rows * padded(factors) * size_of::<f32>()
-    }
-
-    /// `Σ y yᵀ + diagonal`, row by row. Sums are taken in groups of rows that do not depend on threads.
-    fn square(&self, diagonal: f32) -> Vec<f32> {
-        let (stride, cpu) = (self.stride(), Cpu::detect());
-        let groups = self.values.par_chunks(stride.max(1) * ROWS_AT_ONCE);
-        let sums: Vec<Vec<f32>> = groups.map(|rows| cpu.run(Square { rows, stride })).collect();
-        let mut total = vec![0f64; stride * stride];
-        for sum in sums {
-            total.iter_mut().zip(sum).for_each(|(total, value)| *total += f64::from(value));
         }
-        (0..stride).for_each(|at| total[at * stride + at] += f64::from(diagonal));
-        total.into_iter().map(|value| value as f32).collect()
+        vectors
     }
 }
 
-/// A one-to-one hash of a number (the finalizer of SplitMix64).
-fn mix(number: u64) -> u64 {
-    let mut hash = number.wrapping_add(0x9e37_79b9_7f4a_7c15);
-    hash = (hash ^ (hash >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    hash = (hash ^ (hash >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-    hash ^ (hash >> 31)
+/// Whose vectors are moved.
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Side {
+    Users,
+    Items,
 }
 
 /// Vectors of users and of items; `users` has users by items and `items` the same by items. `go_on` is asked before each
 /// iteration. Works on all threads of the current pool; the result does not depend on their number.
 pub fn factorize(users: &Csr, items: &Csr, settings: &Settings, go_on: impl Fn() -> bool) -> (Vectors, Vectors) {
-    let mut x = Vectors::random(users.rows(), settings, 0);
-    let mut y = Vectors::random(items.rows(), settings, 1);
+    let mut x = settings.begin(users.rows(), Side::Users);
+    let mut y = settings.begin(items.rows(), Side::Items);
+    let mean = match settings.feedback {
+        Feedback::Implicit { .. } => 0.0,
+        Feedback::Explicit => mean(users),
+    };
     for _ in 0..settings.iterations {
         if !go_on() {
             break;
         }
-        improve(&mut x, users, &y, settings);
-        improve(&mut y, items, &x, settings);
+        improve(&mut x, users, &y, settings, (Side::Users, mean));
+        improve(&mut y, items, &x, settings, (Side::Items, mean));
+    }
+    if settings.feedback == Feedback::Explicit {
+        (0..users.rows()).for_each(|user| x.row_mut(user)[settings.factors] += mean);
     }
     (x, y)
 }
 
+/// The mean of all entries.
+pub fn mean(matrix: &Csr) -> f32 {
+    let sum: f64 = matrix.entries.iter().map(|&e| f64::from(entry::value(e))).sum();
+    (sum / matrix.entries.len().max(1) as f64) as f32
+}
+
 /// The bytes that factorising so many rows takes beside the matrices, the longest of which has so many entries.
-pub fn bytes_for(rows: usize, longest: usize, factors: usize, threads: usize) -> usize {
-    let near = threads * Vectors::bytes_for(longest, factors);
-    Vectors::bytes_for(rows, factors) + near + (threads + 3) * padded(factors).pow(2) * size_of::<f64>()
+pub fn bytes_for(rows: usize, longest: usize, settings: &Settings, threads: usize) -> usize {
+    let width = settings.width();
+    let near = threads * (Vectors::bytes_for(longest, width) + 2 * longest * size_of::<f32>());
+    Vectors::bytes_for(rows, width) + near + (2 * threads + 3) * padded(width).pow(2) * size_of::<f64>()
 }
 
 /// Moves the vectors of rows towards their minimum.
-fn improve(x: &mut Vectors, rows: &Csr, y: &Vectors, settings: &Settings) {
-    let square = y.square(settings.regularization);
+fn improve(x: &mut Vectors, rows: &Csr, y: &Vectors, settings: &Settings, (side, mean): (Side, f32)) {
+    let square = match settings.feedback {
+        Feedback::Implicit { .. } => y.square(settings.regularization),
+        Feedback::Explicit => Vec::new(),
+    };
     let (stride, cpu) = (x.stride(), Cpu::detect());
     if stride == 0 {
         return;
     }
     x.values.par_chunks_mut(stride * ROWS_AT_ONCE).enumerate().for_each(|(group, vectors)| {
-        cpu.run(Improve { first: group * ROWS_AT_ONCE, vectors, rows, y, square: &square, alpha: settings.alpha });
+        let first = group * ROWS_AT_ONCE;
+        cpu.run(Improve { first, vectors, rows, y, square: &square, settings, side, mean });
     });
 }
 
-/// Rows that a task takes.
-const ROWS_AT_ONCE: usize = 256;
 /// Steps of conjugate gradients.
 const STEPS: usize = 3;
 /// Vectors that are taken together; as many are fetched ahead.
 const AT_ONCE: usize = 8;
-
-struct Square<'a> {
-    rows: &'a [f32],
-    stride: usize,
-}
-
-impl Work for Square<'_> {
-    type Output = Vec<f32>;
-
-    #[inline(always)]
-    fn run(self) -> Vec<f32> {
-        let mut sum = vec![0f32; self.stride * self.stride];
-        for row in self.rows.chunks_exact(self.stride) {
-            for (at, &factor) in row.iter().enumerate() {
-                add_scaled(&mut sum[at * self.stride..(at + 1) * self.stride], factor, row);
-            }
-        }
-        sum
-    }
-}
 
 /// A group of rows to be improved.
 struct Improve<'a> {
@@ -162,8 +162,22 @@ struct Improve<'a> {
     vectors: &'a mut [f32],
     rows: &'a Csr,
     y: &'a Vectors,
+    /// `Σ y yᵀ + regularization` of all vectors, for implicit feedback.
     square: &'a [f32],
-    alpha: f32,
+    settings: &'a Settings,
+    side: Side,
+    mean: f32,
+}
+
+/// The least squares of one row: `A x = b` with `A = base + Σ more y yᵀ` and `b = Σ target y` over the row's vectors.
+#[derive(Default)]
+struct Equation {
+    /// The vectors one after the other: what is read often had better be near.
+    near: Vec<f32>,
+    more: Vec<f32>,
+    target: Vec<f32>,
+    /// What is on the diagonal where there is no square.
+    diagonal: f32,
 }
 
 impl Work for Improve<'_> {
@@ -174,44 +188,101 @@ impl Work for Improve<'_> {
         let stride = self.y.stride();
         let vectors = std::mem::take(&mut self.vectors);
         let mut scratch = [vec![0f32; stride], vec![0f32; stride], vec![0f32; stride]];
-        let mut near = Vec::new();
+        let mut equation = Equation::default();
+        let mut cholesky = (self.settings.solver == Solver::Cholesky).then(|| Cholesky::new(stride));
+        // The place of the other side's bias, which is 1 here.
+        let one = self.settings.factors + 1 - self.side as usize;
         for (at, x) in vectors.chunks_exact_mut(stride).enumerate() {
             let row = self.rows.row(self.first + at);
+            let explicit = self.settings.feedback == Feedback::Explicit;
             if row.is_empty() {
-                // Without any preference the minimum is 0.
+                // Without anything to go by the minimum is 0.
                 x.fill(0.0);
-                continue;
-            }
-            // What is read four times had better be near.
-            self.gather(row, &mut near);
-            let [residual, direction, image] = &mut scratch;
-            // b - A x, with the vectors of the row read once.
-            self.times_square(x, image);
-            residual.iter_mut().zip(image.iter()).for_each(|(r, a)| *r = -a);
-            self.add_vectors(row, &near, x, residual, |more, dot| 1.0 + more - more * dot);
-            direction.copy_from_slice(residual);
-            let mut left = dot(residual, residual);
-            for _ in 0..STEPS {
-                if left < 1e-20 {
-                    break;
+            } else {
+                self.gather(row, &mut equation);
+                if explicit {
+                    self.take_biases(&mut equation, one);
+                    x[one] = 0.0;
                 }
-                self.times_square(direction, image);
-                self.add_vectors(row, &near, direction, image, |more, dot| more * dot);
-                let step = left / dot(direction, image);
-                add_scaled(x, step, direction);
-                add_scaled(residual, -step, image);
-                let next = dot(residual, residual);
-                let keep = next / left;
-                direction.iter_mut().zip(residual.iter()).for_each(|(d, r)| *d = r + keep * *d);
-                left = next;
+                let solved = cholesky.as_mut().is_some_and(|cholesky| cholesky.solve(self.square, &equation, x));
+                if !solved {
+                    self.step(&equation, x, &mut scratch);
+                }
+            }
+            if explicit {
+                x[one] = 1.0;
             }
         }
     }
 }
 
 impl Improve<'_> {
+    /// Copies the vectors of a row's columns, and says what they mean.
     #[inline(always)]
-    fn times_square(&self, x: &[f32], out: &mut [f32]) {
+    fn gather(&self, row: &[u64], equation: &mut Equation) {
+        equation.near.clear();
+        for (at, &e) in row.iter().enumerate() {
+            if let Some(&ahead) = row.get(at + AT_ONCE) {
+                prefetch(self.y.row(entry::column(ahead) as usize));
+            }
+            equation.near.extend_from_slice(self.y.row(entry::column(e) as usize));
+        }
+        equation.more.clear();
+        equation.target.clear();
+        match self.settings.feedback {
+            Feedback::Implicit { alpha } => {
+                equation.more.extend(row.iter().map(|&e| alpha * entry::value(e)));
+                equation.target.extend(equation.more.iter().map(|more| 1.0 + more));
+            }
+            Feedback::Explicit => {
+                equation.more.resize(row.len(), 1.0);
+                equation.target.extend(row.iter().map(|&e| entry::value(e) - self.mean));
+                equation.diagonal = self.settings.regularization * row.len() as f32;
+            }
+        }
+    }
+
+    /// Takes the other side's biases from the ratings.
+    #[inline(always)]
+    fn take_biases(&self, equation: &mut Equation, place: usize) {
+        let vectors = equation.near.chunks_exact_mut(self.y.stride());
+        for (target, vector) in equation.target.iter_mut().zip(vectors) {
+            *target -= std::mem::take(&mut vector[place]);
+        }
+    }
+
+    /// A few steps of conjugate gradients.
+    #[inline(always)]
+    fn step(&self, equation: &Equation, x: &mut [f32], scratch: &mut [Vec<f32>; 3]) {
+        let [residual, direction, image] = scratch;
+        // b - A x, with the vectors of the row read once.
+        self.times_base(equation, x, image);
+        residual.iter_mut().zip(image.iter()).for_each(|(r, a)| *r = -a);
+        equation.add_vectors(x, residual, |target, more, dot| target - more * dot);
+        direction.copy_from_slice(residual);
+        let mut left = dot(residual, residual);
+        for _ in 0..STEPS {
+            if left < 1e-20 {
+                break;
+            }
+            self.times_base(equation, direction, image);
+            equation.add_vectors(direction, image, |_, more, dot| more * dot);
+            let step = left / dot(direction, image);
+            add_scaled(x, step, direction);
+            add_scaled(residual, -step, image);
+            let next = dot(residual, residual);
+            let keep = next / left;
+            direction.iter_mut().zip(residual.iter()).for_each(|(d, r)| *d = r + keep * *d);
+            left = next;
+        }
+    }
+
+    #[inline(always)]
+    fn times_base(&self, equation: &Equation, x: &[f32], out: &mut [f32]) {
+        if self.square.is_empty() {
+            out.iter_mut().zip(x).for_each(|(out, x)| *out = equation.diagonal * x);
+            return;
+        }
         for (chunk, out) in out.as_chunks_mut::<LANES>().0.iter_mut().enumerate() {
             let mut sums = [0f32; LANES];
             for (row, &factor) in self.square.chunks_exact(x.len()).zip(x) {
@@ -220,31 +291,22 @@ impl Improve<'_> {
             *out = sums;
         }
     }
+}
 
-    /// Copies the vectors of a row's columns one after the other.
+impl Equation {
+    /// Adds to `sum` each of the row's vectors, times what `factor` makes of its target, its `more` and its inner product
+    /// with x. A few vectors are taken together, so that sums stay in registers.
     #[inline(always)]
-    fn gather(&self, row: &[u64], near: &mut Vec<f32>) {
-        near.clear();
-        for (at, &e) in row.iter().enumerate() {
-            if let Some(&ahead) = row.get(at + AT_ONCE) {
-                prefetch(self.y.row(entry::column(ahead) as usize));
-            }
-            near.extend_from_slice(self.y.row(entry::column(e) as usize));
-        }
-    }
-
-    /// Adds to `sum` the vector of each entry of a row, times what `factor` makes of the entry's confidence beyond 1 and of
-    /// the vector's inner product with x. A few vectors are taken together, so that sums stay in registers.
-    #[inline(always)]
-    fn add_vectors(&self, row: &[u64], near: &[f32], x: &[f32], sum: &mut [f32], factor: impl Fn(f32, f32) -> f32) {
+    fn add_vectors(&self, x: &[f32], sum: &mut [f32], factor: impl Fn(f32, f32, f32) -> f32) {
         let stride = x.len();
-        for (entries, near) in row.chunks(AT_ONCE).zip(near.chunks(AT_ONCE * stride)) {
+        let terms = self.target.chunks(AT_ONCE).zip(self.more.chunks(AT_ONCE));
+        for ((target, more), near) in terms.zip(self.near.chunks(AT_ONCE * stride)) {
             let vector = |at: usize| &near[at * stride..(at + 1) * stride];
-            // Missing entries are the first again, and count nothing.
-            let vectors: [&[f32]; AT_ONCE] = std::array::from_fn(|at| vector(if at < entries.len() { at } else { 0 }));
+            // Missing vectors are the first again, and count nothing.
+            let vectors: [&[f32]; AT_ONCE] = std::array::from_fn(|at| vector(if at < more.len() { at } else { 0 }));
             let mut factors = [0f32; AT_ONCE];
-            for ((out, &e), y) in factors.iter_mut().zip(entries).zip(&vectors) {
-                *out = factor(self.alpha * entry::value(e), dot(y, x));
+            for (((out, &target), &more), y) in factors.iter_mut().zip(target).zip(more).zip(&vectors) {
+                *out = factor(target, more, dot(y, x));
             }
             for (chunk, sum) in sum.as_chunks_mut::<LANES>().0.iter_mut().enumerate() {
                 let mut added = *sum;
@@ -254,6 +316,64 @@ impl Improve<'_> {
                 *sum = added;
             }
         }
+    }
+}
+
+/// Room for an equation to be written down and solved.
+struct Cholesky {
+    sum: Vec<f32>,
+    matrix: Mat<f64>,
+    solution: Mat<f64>,
+    scratch: MemBuffer,
+}
+
+impl Cholesky {
+    fn new(stride: usize) -> Self {
+        Self {
+            sum: vec![0f32; stride * stride],
+            matrix: Mat::zeros(stride, stride),
+            solution: Mat::zeros(stride, 1),
+            scratch: MemBuffer::new(cholesky_in_place_scratch::<f64>(stride, Par::Seq, Default::default())),
+        }
+    }
+
+    /// Puts the solution into x; false where rounding has left no positive definite matrix.
+    #[inline(always)]
+    fn solve(&mut self, square: &[f32], equation: &Equation, x: &mut [f32]) -> bool {
+        let stride = x.len();
+        if square.is_empty() {
+            self.sum.fill(0.0);
+            (0..stride).for_each(|at| self.sum[at * stride + at] = equation.diagonal);
+        } else {
+            self.sum.copy_from_slice(square);
+        }
+        for (y, &more) in equation.near.chunks_exact(stride).zip(&equation.more) {
+            for (row, &factor) in self.sum.chunks_exact_mut(stride).zip(y) {
+                add_scaled(row, more * factor, y);
+            }
+        }
+        let mut right = vec![0f64; stride];
+        for (y, &target) in equation.near.chunks_exact(stride).zip(&equation.target) {
+            right.iter_mut().zip(y).for_each(|(sum, y)| *sum += f64::from(target) * f64::from(*y));
+        }
+        for at in 0..stride {
+            let row = &self.sum[at * stride..(at + 1) * stride];
+            row.iter().enumerate().for_each(|(column, &value)| self.matrix[(at, column)] = f64::from(value));
+            // Numbers that only fill vectors up have nothing to say.
+            if row[at] == 0.0 {
+                self.matrix[(at, at)] = 1.0;
+            }
+            self.solution[(at, 0)] = right[at];
+        }
+        let stack = MemStack::new(&mut self.scratch);
+        let done = cholesky_in_place(self.matrix.as_mut(), Default::default(), Par::Seq, stack, Default::default());
+        if done.is_err() {
+            return false;
+        }
+        solve_lower_triangular_in_place(self.matrix.as_ref(), self.solution.as_mut(), Par::Seq);
+        solve_upper_triangular_in_place(self.matrix.transpose(), self.solution.as_mut(), Par::Seq);
+        x.iter_mut().enumerate().for_each(|(at, x)| *x = self.solution[(at, 0)] as f32);
+        true
     }
 }
 
@@ -272,7 +392,15 @@ mod tests {
         (Csr::build(0..users, items, &[&by_user]).unwrap(), Csr::build(0..items, users, &[&by_item]).unwrap())
     }
 
-    const SETTINGS: Settings = Settings { factors: 5, iterations: 30, regularization: 0.5, alpha: 2.0, seed: 7 };
+    const ALPHA: f32 = 2.0;
+    const SETTINGS: Settings = Settings {
+        factors: 5,
+        iterations: 30,
+        regularization: 0.5,
+        feedback: Feedback::Implicit { alpha: ALPHA },
+        solver: Solver::ConjugateGradients,
+        seed: 7,
+    };
 
     /// What is to be minimal, over all pairs.
     fn loss(users: &Csr, x: &Vectors, y: &Vectors, items: usize) -> f64 {
@@ -283,26 +411,57 @@ mod tests {
                 let weight = entry.map_or(0.0, |&e| entry::value(e));
                 let preference = f32::from(u8::from(entry.is_some()));
                 let error = preference - dot(x.row(user), y.row(item));
-                loss += f64::from((1.0 + SETTINGS.alpha * weight) * error * error);
+                loss += f64::from((1.0 + ALPHA * weight) * error * error);
             }
         }
         let squares = |v: &Vectors| v.values.iter().map(|&v| f64::from(v * v)).sum::<f64>();
         loss + f64::from(SETTINGS.regularization) * (squares(x) + squares(y))
     }
 
+    /// The same for ratings, over pairs that have one.
+    fn loss_of_ratings(users: &Csr, x: &Vectors, y: &Vectors) -> f64 {
+        let mean = mean(users);
+        let mut loss = 0.0;
+        let mut costs = vec![0usize; y.values.len() / y.stride()];
+        for user in 0..users.rows() {
+            for &e in users.row(user) {
+                let item = entry::column(e) as usize;
+                loss += f64::from(entry::value(e) - dot(x.row(user), y.row(item))).powi(2);
+                costs[item] += 1;
+            }
+            let own = x.row(user)[..5].iter().map(|v| v * v).sum::<f32>() + (x.row(user)[5] - mean).powi(2);
+            loss += f64::from(SETTINGS.regularization * own) * users.row_len(user) as f64;
+        }
+        for (item, &count) in costs.iter().enumerate() {
+            let own = y.row(item)[..5].iter().map(|v| v * v).sum::<f32>() + y.row(item)[6].powi(2);
+            loss += f64::from(SETTINGS.regularization * own) * count as f64;
+        }
+        loss
+    }
+
     #[test]
     fn a_minimum_for_each_side() {
         let triples: Vec<(u32, u32, f32)> =
-            (0..60u32).map(|n| (n * 7 % 12, n * 11 % 9, 1.0 + (n % 3) as f32)).collect();
+            (0..60u32).map(|n| (n * 7 % 12, n * 11 % 9, 1.0 + (n * 5 % 4) as f32)).collect();
         let (users, items) = matrices(&triples, 12, 9);
-        let (x, y) = factorize(&users, &items, &SETTINGS, || true);
-        let least = loss(&users, &x, &y, 9);
-        for at in 0..x.values.len() {
-            for by in [-0.05, 0.05] {
-                let mut other = x.clone();
-                if at % other.stride() < SETTINGS.factors {
-                    other.values[at] += by;
-                    assert!(loss(&users, &other, &y, 9) > least - 1e-3, "{at} {by}");
+        for solver in Solver::NAMES.map(|(_, solver)| solver) {
+            for feedback in [SETTINGS.feedback, Feedback::Explicit] {
+                let settings = Settings { feedback, solver, ..SETTINGS };
+                let explicit = feedback == Feedback::Explicit;
+                let loss = |x: &Vectors, y: &Vectors| match explicit {
+                    true => loss_of_ratings(&users, x, y),
+                    false => loss(&users, x, y, 9),
+                };
+                let (x, y) = factorize(&users, &items, &settings, || true);
+                let least = loss(&x, &y);
+                for at in 0..x.values.len() {
+                    for by in [-0.05, 0.05] {
+                        let mut other = x.clone();
+                        if at % other.stride() < SETTINGS.factors + usize::from(explicit) {
+                            other.values[at] += by;
+                            assert!(loss(&other, &y) > least - 1e-3, "{feedback:?} {solver:?} {at} {by}");
+                        }
+                    }
                 }
             }
         }

@@ -13,6 +13,7 @@ pub mod intern;
 pub mod lists;
 pub mod metric;
 pub mod nearest;
+pub mod predict;
 pub mod prefetch;
 pub mod product;
 pub mod ranking;
@@ -22,8 +23,10 @@ pub mod scoring;
 pub mod search;
 pub mod simd;
 pub mod similarity;
+pub mod svd;
 pub mod text;
 pub mod topk;
+pub mod vectors;
 pub mod weighting;
 
 /// Why what a kernel works on cannot be read or written.

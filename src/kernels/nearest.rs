@@ -2,12 +2,12 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::als::Vectors;
 use super::cpu::{Cpu, Work};
 use super::csr::entry;
 use super::rows::RowsRead;
 use super::simd::{LANES, add_product};
 use super::topk::TopK;
+use super::vectors::Vectors;
 
 /// What makes vectors near, by the names they have in SQL.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]

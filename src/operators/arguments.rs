@@ -66,11 +66,16 @@ impl Arguments {
                 known.join(", ")
             );
         }
-        if self.named.iter().any(|(known, _)| *known == name) {
+        if self.has(&name) {
             return plan_err!("{}: argument '{name}' is given twice", self.function);
         }
         self.named.push((name, value));
         Ok(())
+    }
+
+    /// Whether an argument of this name is given.
+    pub fn has(&self, name: &str) -> bool {
+        self.named.iter().any(|(known, _)| known == name)
     }
 
     fn take(&mut self, name: &'static str) -> Option<SqlExpr> {

@@ -121,6 +121,24 @@ impl Input {
         Ok((user, item, weight))
     }
 
+    /// Where the id, the neighbor and the score of a neighbor table stand: by name where columns are called neighbor_id and
+    /// score, else by position.
+    pub fn neighbors(&self) -> Result<(usize, usize, usize)> {
+        let Some((neighbor, score)) = self.find("neighbor_id").zip(self.find("score")) else {
+            return Ok((self.at(0, "id")?, self.at(1, "neighbor")?, self.at(2, "score")?));
+        };
+        let known = [Some(neighbor), Some(score), self.find("rank")];
+        let others: Vec<usize> = (0..self.width()).filter(|at| !known.contains(&Some(*at))).collect();
+        match others[..] {
+            [id] => Ok((id, neighbor, score)),
+            _ => plan_err!(
+                "{}: a neighbor table is an id, neighbor_id, score and rank; these columns are {}: select the ones to use",
+                self.operator,
+                self.names().join(", ")
+            ),
+        }
+    }
+
     fn column(&self, at: usize) -> Expr {
         Expr::Column(Column::from(self.plan.schema().qualified_field(at)))
     }

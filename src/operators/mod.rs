@@ -4,7 +4,7 @@
 //! [`planner`] finds the operator by name, the operator's own module reads the arguments ([`arguments`]) into a
 //! [`node::Task`], which stands in the logical plan as a [`node::OperatorNode`] and in the physical plan as an
 //! [`exec::OperatorExec`]. The task collects its inputs once into compact indices ([`collect`], [`ids`]), with what finds
-//! no memory put aside ([`spill`], [`sorted`]), and every output partition then hands out its own share of what a kernel finds.
+//! no memory put aside ([`spill`], [`sorted`]) and vectors read by [`vectors`], and every output partition then hands out its own share of what a kernel finds.
 //!
 //! [`write`], [`row_number`] and [`gather`] are not named in SQL: the first publishes tables, the second stands in for
 //! DataFusion's window operator where it is slow, the third has each task of a cluster read files itself.
@@ -28,6 +28,7 @@ pub mod nearest;
 pub mod neighbors;
 pub mod node;
 pub mod planner;
+pub mod predict;
 pub mod ranking_metrics;
 pub mod recommend;
 pub mod row_number;
@@ -36,15 +37,17 @@ pub mod sorted;
 pub mod spill;
 pub mod split;
 pub mod template;
+pub mod vectors;
 pub mod write;
 
 /// Every operator that SQL can name.
-pub const ALL: [&dyn planner::Operator; 8] = [
+pub const ALL: [&dyn planner::Operator; 9] = [
     &neighbors::NeighborsOperator,
     &ease::EaseOperator,
     &recommend::RecommendOperator,
     &factorize::FactorizeOperator,
     &nearest::NearestOperator,
+    &predict::PredictOperator,
     &fuse::FuseOperator,
     &split::SplitOperator,
     &ranking_metrics::RankingMetricsOperator,

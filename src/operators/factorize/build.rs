@@ -1,5 +1,6 @@
 //! From rows of interactions to vectors, and from these to rows.
 
+use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -17,15 +18,76 @@ use datafusion::physical_plan::metrics::MetricBuilder;
 use serde::{Deserialize, Serialize};
 use serde_with::{DisplayFromStr, serde_as};
 
-use crate::kernels::als::{Settings, Vectors, bytes_for, factorize};
+use crate::kernels::als::{self, Feedback, Solver};
 use crate::kernels::csr::{Csr, entry};
+use crate::kernels::svd;
+use crate::kernels::vectors::Vectors;
 use crate::operators::codec::encode;
 use crate::operators::collect::{Chunk, Columns, LARGEST_WEIGHT, collect, matrix, number};
 use crate::operators::found::Stop;
 use crate::operators::node::{Built, Resources, Task, Worker, rows_per_block};
+use crate::operators::spill::from_kernel;
 
 const USER: usize = 0;
 const ITEM: usize = 1;
+
+/// How vectors are found.
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
+pub(super) enum Method {
+    Als(als::Settings),
+    Svd(svd::Settings),
+}
+
+impl Method {
+    /// The bytes that it takes beside the matrices.
+    fn bytes(&self, users: usize, items: usize, longest: usize, threads: usize) -> usize {
+        match self {
+            Self::Als(settings) => als::bytes_for(users + items, longest, settings, threads),
+            Self::Svd(settings) => svd::bytes_for(users, items, settings),
+        }
+    }
+
+    /// Why weights must be as they must.
+    fn check(&self, matrix: &Csr) -> Result<()> {
+        let reason = match self {
+            Self::Als(settings) if settings.feedback == Feedback::Explicit => return Ok(()),
+            Self::Als(_) => "they make confidence",
+            Self::Svd(_) => "their sums are degrees",
+        };
+        match matrix.entries.iter().all(|&e| (0.0..=LARGEST_WEIGHT).contains(&entry::value(e))) {
+            true => Ok(()),
+            false => exec_err!("factorize: weights must be at least 0, as {reason}; leave such rows out"),
+        }
+    }
+
+    fn fit(&self, by_user: &Csr, by_item: &Csr, go_on: impl Fn() -> bool) -> Result<(Vectors, Vectors)> {
+        match self {
+            Self::Als(settings) => Ok(als::factorize(by_user, by_item, settings, go_on)),
+            Self::Svd(settings) => svd::factorize(by_user, by_item, settings, go_on).map_err(from_kernel),
+        }
+    }
+}
+
+impl fmt::Display for Method {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Als(als::Settings { factors, iterations, regularization, feedback, solver, seed }) => {
+                let solver = Solver::NAMES.iter().find(|(_, named)| named == solver).map_or("", |(name, _)| name);
+                write!(f, "method=als, factors={factors}, iterations={iterations}, regularization={regularization}, ")?;
+                match feedback {
+                    Feedback::Implicit { alpha } => write!(f, "alpha={alpha}, solver={solver}, seed={seed}"),
+                    Feedback::Explicit => write!(f, "implicit=false, solver={solver}, seed={seed}"),
+                }
+            }
+            Self::Svd(svd::Settings { factors, iterations, a, b, power, seed }) => {
+                write!(
+                    f,
+                    "method=svd, factors={factors}, iterations={iterations}, a={a}, b={b}, power={power}, seed={seed}"
+                )
+            }
+        }
+    }
+}
 
 /// `factorize` with all its settings fixed.
 #[serde_as]
@@ -34,12 +96,12 @@ pub struct FactorizeTask {
     columns: Columns,
     #[serde_as(as = "DisplayFromStr")]
     id_type: DataType,
-    settings: Settings,
+    method: Method,
 }
 
 impl FactorizeTask {
-    pub(super) fn new(columns: Columns, id_type: DataType, settings: Settings) -> Self {
-        Self { columns, id_type, settings }
+    pub(super) fn new(columns: Columns, id_type: DataType, method: Method) -> Self {
+        Self { columns, id_type, method }
     }
 }
 
@@ -54,14 +116,10 @@ impl Task for FactorizeTask {
     }
 
     fn settings(&self) -> String {
-        let Settings { factors, iterations, regularization, alpha, seed } = self.settings;
         let weight = self.columns.weight.as_deref().unwrap_or("1");
         let skip = if self.columns.skip_nulls { ", on_null=skip" } else { "" };
         let [user, item] = [USER, ITEM].map(|at| &self.columns.ids[at]);
-        format!(
-            "method=als, user={user}, item={item}, weight={weight}, factors={factors}, iterations={iterations}, \
-             regularization={regularization}, alpha={alpha}, seed={seed}{skip}"
-        )
+        format!("{}, user={user}, item={item}, weight={weight}{skip}", self.method)
     }
 
     fn schema(&self) -> SchemaRef {
@@ -80,10 +138,10 @@ impl Task for FactorizeTask {
         let disk = Some(Arc::clone(&resources.disk));
         let chunks = collect(inputs.swap_remove(0), &self.columns, resources.threads, &resources.memory, disk).await?;
         let (types, id_type) = (self.columns.types.clone(), self.id_type.clone());
-        let (settings, schema) = (self.settings, self.schema());
+        let (method, schema) = (self.method, self.schema());
         let stop = Stop::default();
         let stopped = stop.flag();
-        let solve = move || solve(chunks, &types, &id_type, &settings, schema, resources, &stopped);
+        let solve = move || solve(chunks, &types, &id_type, method, schema, resources, &stopped);
         let found = SpawnedTask::spawn_blocking(solve).join_unwind().await;
         Ok(Arc::new(found.map_err(|e| DataFusionError::ExecutionJoin(Box::new(e)))??))
     }
@@ -93,7 +151,7 @@ fn solve(
     chunks: Vec<Chunk>,
     types: &[DataType],
     id_type: &DataType,
-    settings: &Settings,
+    method: Method,
     schema: SchemaRef,
     resources: Resources,
     stop: &AtomicBool,
@@ -106,7 +164,7 @@ fn solve(
     let (users, items) = (users.ids, items.ids);
     let [chunks] = tables;
     let rows: usize = chunks.iter().map(Chunk::rows).sum();
-    let vectors = bytes_for(users.len() + items.len(), longest, settings.factors, resources.threads);
+    let vectors = method.bytes(users.len(), items.len(), longest, resources.threads);
     let matrices = Csr::bytes_for(users.len(), rows) + Csr::bytes_for(items.len(), rows);
     let needed = chunks.iter().map(Chunk::bytes).sum::<usize>() + matrices + vectors;
     resources.memory.try_resize(needed).map_err(|_| {
@@ -122,16 +180,14 @@ fn solve(
     let by_user = build(USER, ITEM, users.len(), items.len())?;
     let by_item = build(ITEM, USER, items.len(), users.len())?;
     drop(chunks);
-    if by_user.entries.iter().any(|&e| !(0.0..=LARGEST_WEIGHT).contains(&entry::value(e))) {
-        return exec_err!("factorize: weights must be at least 0, as they make confidence; leave such rows out");
-    }
+    method.check(&by_user)?;
     let time = MetricBuilder::new(&resources.metrics).subset_time("fit_time", 0);
     let (of_users, of_items) = {
         let _timer = time.timer();
-        pool.install(|| factorize(&by_user, &by_item, settings, || !stop.load(Ordering::Relaxed)))
+        pool.install(|| method.fit(&by_user, &by_item, || !stop.load(Ordering::Relaxed)))?
     };
     if of_users.values.iter().chain(&of_items.values).any(|value| !value.is_finite()) {
-        return exec_err!("factorize: vectors leave the range of Float32; scale the weights or alpha down");
+        return exec_err!("factorize: vectors leave the range of Float32; scale the weights down");
     }
     drop((by_user, by_item));
     let memory = resources.memory;

@@ -1,31 +1,28 @@
 //! `factorize`: vectors of users and items whose products tell preferences.
 
 mod build;
+mod docs;
 
 use std::sync::Arc;
 
 use datafusion::arrow::datatypes::DataType;
-use datafusion::common::{Result, plan_err};
+use datafusion::common::{DataFusionError, Result, plan_err};
 use datafusion::logical_expr::planner::RelationPlannerContext;
 use datafusion::logical_expr::{Documentation, LogicalPlan};
 
 pub use self::build::FactorizeTask;
+use self::build::Method;
 use super::arguments::Arguments;
 use super::input::Input;
 use super::neighbors::on_null;
 use super::node::OperatorNode;
-use super::planner::{OPERATORS, Operator};
-use crate::kernels::als::Settings;
+use super::planner::Operator;
+use crate::kernels::als::{self, Feedback, Solver};
+use crate::kernels::svd;
 
 /// `FROM factorize(interactions, ..)`
 #[derive(Debug)]
 pub struct FactorizeOperator;
-
-/// How vectors are found.
-#[derive(Debug, Clone, Copy)]
-enum Method {
-    Als,
-}
 
 impl Operator for FactorizeOperator {
     fn name(&self) -> &'static str {
@@ -37,37 +34,7 @@ impl Operator for FactorizeOperator {
     }
 
     fn documentation(&self) -> Documentation {
-        Documentation::builder(
-            OPERATORS,
-            "Vectors of users and items whose inner products tell what users like. Method 'als' is alternating least squares \
-on implicit feedback (Hu, Koren and Volinsky 2008): a weight `w` is the confidence `c = 1 + alpha w` in the preference 1, all \
-other pairs have confidence 1 in the preference 0, and the vectors make `sum c (preference - x.y)^2 + regularization \
-(sum |x|^2 + sum |y|^2)` small. Each iteration moves users, then items, by three steps of conjugate gradients from where \
-they were (Takacs, Pilaszy and Tikk 2011). Repeated (user, item) rows are summed.
-
-Result: a vector table for `nearest`: `side` ('user' or 'item'), `id` (the type of the ids; text where users and items differ) \
-and `vector` (list of Float32). The result is the same, bit for bit, for a seed and any number of threads.",
-            "factorize(interactions [, name => value ..])",
-        )
-        .with_sql_example(
-            "CREATE VIEW vectors AS SELECT * FROM factorize(interactions, factors => 64, alpha => 20);
-SELECT * FROM nearest(
-  queries => (SELECT id AS user_id, vector FROM vectors WHERE side = 'user'),
-  candidates => (SELECT id AS item_id, vector FROM vectors WHERE side = 'item'),
-  metric => 'dot', exclude => (SELECT user_id, item_id FROM interactions), k => 20);",
-        )
-        .with_argument(
-            "interactions",
-            "Columns user_id, item_id and weight, or user, item and weight by position; without a weight each is 1. Weights are at least 0.",
-        )
-        .with_argument("method", "'als'. Default 'als'.")
-        .with_argument("factors", "The length of vectors, 1 to 4096. Default 64.")
-        .with_argument("iterations", "How often users and items are moved. Default 15.")
-        .with_argument("regularization", "What large vectors cost, above 0. Default 0.05.")
-        .with_argument("alpha", "How much a weight adds to the confidence, at least 0. Default 1.")
-        .with_argument("seed", "Another number begins elsewhere. Default 0.")
-        .with_argument("on_null", "'error' or 'skip' rows with a NULL. Default 'error'.")
-        .build()
+        docs::documentation()
     }
 
     fn plan(&self, mut arguments: Arguments, context: &mut dyn RelationPlannerContext) -> Result<LogicalPlan> {
@@ -76,24 +43,55 @@ SELECT * FROM nearest(
                 "factorize: argument 'interactions' is missing; give a table or (SELECT user_id, item_id, weight ..)"
             );
         };
-        arguments.choice("method", &[("als", Method::Als)], context)?;
-        let regularization = arguments.number("regularization", 0.0..=f64::INFINITY, context)?.unwrap_or(0.05);
-        if regularization == 0.0 {
-            return plan_err!(
-                "factorize: argument 'regularization' must be above 0; without it vectors grow without end"
-            );
-        }
-        let settings = Settings {
-            factors: arguments.integer("factors", 1..=4096, context)?.unwrap_or(64) as usize,
-            iterations: arguments.integer("iterations", 1..=100_000, context)?.unwrap_or(15) as usize,
-            regularization: regularization as f32,
-            alpha: arguments.number("alpha", 0.0..=f64::INFINITY, context)?.unwrap_or(1.0) as f32,
-            seed: arguments.integer("seed", i64::MIN..=i64::MAX, context)?.unwrap_or(0) as u64,
-        };
+        let method = method(&mut arguments, context)?;
         let skip_nulls = on_null(&mut arguments, context)?;
         arguments.finish()?;
         let (columns, plan) = Input::new("factorize", "interactions", interactions).into_interactions(skip_nulls)?;
         let id_type = if columns.types[0] == columns.types[1] { columns.types[0].clone() } else { DataType::Utf8 };
-        OperatorNode::plan(Arc::new(FactorizeTask::new(columns, id_type, settings)), vec![plan])
+        OperatorNode::plan(Arc::new(FactorizeTask::new(columns, id_type, method)), vec![plan])
     }
+}
+
+/// Which arguments belong to one method alone.
+const OF_ALS: [&str; 4] = ["implicit", "regularization", "alpha", "solver"];
+const OF_SVD: [&str; 3] = ["a", "b", "power"];
+
+fn method(arguments: &mut Arguments, context: &mut dyn RelationPlannerContext) -> Result<Method> {
+    let als = arguments.choice("method", &[("als", true), ("svd", false)], context)?.unwrap_or(true);
+    let (others, method) = if als { (&OF_SVD[..], "svd") } else { (&OF_ALS[..], "als") };
+    if let Some(other) = others.iter().find(|name| arguments.has(name)) {
+        return plan_err!("factorize: argument '{other}' belongs to the method {method}");
+    }
+    let factors = arguments.integer("factors", 1..=4096, context)?.unwrap_or(64) as usize;
+    let iterations = arguments.integer("iterations", 1..=100_000, context)?.map(|iterations| iterations as usize);
+    let seed = arguments.integer("seed", i64::MIN..=i64::MAX, context)?.unwrap_or(0) as u64;
+    if !als {
+        let mut exponent = |name, usual: f32| {
+            let given = arguments.number(name, f64::NEG_INFINITY..=f64::INFINITY, context)?;
+            Ok::<f32, DataFusionError>(given.map_or(usual, |given| given as f32))
+        };
+        let (a, b, power) = (exponent("a", 0.5)?, exponent("b", 0.5)?, exponent("power", 1.0)?);
+        return Ok(Method::Svd(svd::Settings { factors, iterations: iterations.unwrap_or(5), a, b, power, seed }));
+    }
+    let implicit = arguments.boolean("implicit", context)?.unwrap_or(true);
+    let alpha = arguments.number("alpha", 0.0..=f64::INFINITY, context)?;
+    let feedback = match (implicit, alpha) {
+        (true, alpha) => Feedback::Implicit { alpha: alpha.unwrap_or(1.0) as f32 },
+        (false, None) => Feedback::Explicit,
+        (false, Some(_)) => {
+            return plan_err!("factorize: argument 'alpha' belongs to implicit feedback; ratings have no confidence");
+        }
+    };
+    let regularization = arguments.number("regularization", 0.0..=f64::INFINITY, context)?.unwrap_or(0.05);
+    if regularization == 0.0 {
+        return plan_err!("factorize: argument 'regularization' must be above 0; without it vectors grow without end");
+    }
+    Ok(Method::Als(als::Settings {
+        factors,
+        iterations: iterations.unwrap_or(15),
+        regularization: regularization as f32,
+        feedback,
+        solver: arguments.choice("solver", &Solver::NAMES, context)?.unwrap_or(Solver::ConjugateGradients),
+        seed,
+    }))
 }

@@ -14,7 +14,6 @@ use serde::{Deserialize, Serialize};
 use serde_with::{DisplayFromStr, serde_as};
 
 use super::NAME;
-use super::read::{Table, read};
 use crate::kernels::csr::Csr;
 use crate::kernels::nearest::{Candidates, Nearness};
 use crate::kernels::rows::Rows;
@@ -23,6 +22,7 @@ use crate::operators::collect::{Chunk, Columns, collect, matrix};
 use crate::operators::ids::value_type;
 use crate::operators::node::{Built, Resources, Task, Worker};
 use crate::operators::spill::from_kernel;
+use crate::operators::vectors::{VectorTable, read};
 
 /// The settings of a call.
 #[derive(Debug, Clone, Copy, Serialize, Deserialize)]
@@ -90,8 +90,8 @@ impl Task for NearestTask {
         let Resources { threads, disk, memory, .. } = &resources;
         let [query_type, candidate_type] = self.types.each_ref().map(value_type);
         let (own, others) = (memory.new_empty(), memory.new_empty());
-        let mut queries = read(queries, "queries", &query_type, &own).await?;
-        let mut candidates = read(candidates, "candidates", &candidate_type, &others).await?;
+        let mut queries = read(queries, NAME, "queries", &query_type, &own).await?;
+        let mut candidates = read(candidates, NAME, "candidates", &candidate_type, &others).await?;
         let (a, b) = (queries.vectors.factors, candidates.vectors.factors);
         if a != b && !queries.ids.is_empty() && !candidates.ids.is_empty() {
             return exec_err!(
@@ -132,7 +132,7 @@ impl Task for NearestTask {
 }
 
 /// The pairs to leave out by number; those of unknown ids leave nothing out.
-fn exclude(pairs: &mut [Chunk], queries: &mut Table, candidates: &mut Table) -> Result<Rows> {
+fn exclude(pairs: &mut [Chunk], queries: &mut VectorTable, candidates: &mut VectorTable) -> Result<Rows> {
     let (rows, columns) = (queries.ids.len(), candidates.ids.len());
     for chunk in pairs.iter_mut() {
         chunk.number_by(0, &mut queries.space)?;
@@ -146,7 +146,7 @@ fn exclude(pairs: &mut [Chunk], queries: &mut Table, candidates: &mut Table) -> 
 struct Lists {
     query_ids: ArrayRef,
     candidate_ids: ArrayRef,
-    vectors: crate::kernels::als::Vectors,
+    vectors: crate::kernels::vectors::Vectors,
     candidates: Candidates,
     exclude: Option<Rows>,
     /// The candidate that each query is itself, if that is to be left out.

@@ -1,7 +1,6 @@
 //! `nearest`: the k candidates whose vectors are nearest to each query's.
 
 mod build;
-mod read;
 
 use std::sync::Arc;
 
@@ -16,6 +15,7 @@ use super::collect::Columns;
 use super::input::Input;
 use super::node::OperatorNode;
 use super::planner::{OPERATORS, Operator};
+use super::vectors::VectorInput;
 use crate::kernels::nearest::Nearness;
 
 const NAME: &str = "nearest";
@@ -72,8 +72,8 @@ is then not its own neighbor), `score` (Float32) and `rank` (Int32 from 1). Equa
         let nearness = arguments.choice("metric", &Nearness::NAMES, context)?.unwrap_or(Nearness::Cosine);
         let k = arguments.integer("k", 1..=i64::from(i32::MAX), context)?.unwrap_or(20) as usize;
         arguments.finish()?;
-        let queries = read::Side::new(Input::new(NAME, "queries", queries))?;
-        let candidates = read::Side::new(Input::new(NAME, "candidates", candidates))?;
+        let queries = VectorInput::new(Input::new(NAME, "queries", queries), None)?;
+        let candidates = VectorInput::new(Input::new(NAME, "candidates", candidates), None)?;
         let same = queries.name == candidates.name;
         let mut plans = vec![queries.plan, candidates.plan];
         let mut excluded = None;

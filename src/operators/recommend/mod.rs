@@ -128,27 +128,13 @@ impl Inputs {
         self.add(input, &[(user, types.user_values()), (item, types.item_values())], weight)
     }
 
-    /// The id, the neighbor and the score: by name where columns are called neighbor_id and score, else by position.
     fn add_neighbors(&mut self, input: Input, side: Side) -> Result<()> {
         let types = self.types()?;
         let id_type = match side {
             Side::Items => types.item_values(),
             Side::Users => types.user_values(),
         };
-        let (id, neighbor, score) = match input.find("neighbor_id").zip(input.find("score")) {
-            Some((neighbor, score)) => {
-                let known = [Some(neighbor), Some(score), input.find("rank")];
-                let others: Vec<usize> = (0..input.width()).filter(|at| !known.contains(&Some(*at))).collect();
-                let [id] = others[..] else {
-                    return plan_err!(
-                        "recommend: a neighbor table is an id, neighbor_id, score and rank; these columns are {}: select the ones to use",
-                        input.names().join(", ")
-                    );
-                };
-                (id, neighbor, score)
-            }
-            None => (input.at(0, "id")?, input.at(1, "neighbor")?, input.at(2, "score")?),
-        };
+        let (id, neighbor, score) = input.neighbors()?;
         self.add(input, &[(id, id_type.clone()), (neighbor, id_type)], Some(score))
     }
 

@@ -1,4 +1,4 @@
-//! Reads ids and vectors.
+//! Reads tables of vectors: ids, each with a list of numbers.
 
 use datafusion::arrow::array::{Array, ArrayRef, AsArray, UInt32Array};
 use datafusion::arrow::compute::{cast, concat, take};
@@ -9,23 +9,27 @@ use datafusion::execution::memory_pool::MemoryReservation;
 use datafusion::logical_expr::LogicalPlan;
 use futures::StreamExt;
 
-use super::NAME;
-use crate::kernels::als::Vectors;
+use super::ids::{Space, places, value_type};
+use super::input::Input;
 use crate::kernels::simd::padded;
-use crate::operators::ids::{Space, places, value_type};
-use crate::operators::input::Input;
+use crate::kernels::vectors::Vectors;
 
-/// One of the two inputs, planned: an id and a vector.
-pub(super) struct Side {
+/// An input of ids and vectors, planned.
+pub struct VectorInput {
+    /// Yields the id and the vector.
     pub plan: LogicalPlan,
+    /// How the column of ids is called.
     pub name: String,
+    /// The type of ids.
     pub id_type: DataType,
+    /// The type in which they are interned.
     pub value_type: DataType,
 }
 
-impl Side {
-    /// The vector is the column of that name, else the second; the id is the first of the others.
-    pub fn new(mut input: Input) -> Result<Self> {
+impl VectorInput {
+    /// The vector is the column of that name, else the second; the id is the first of the others. Ids are read as the type
+    /// that they are to match, if there is one.
+    pub fn new(mut input: Input, as_type: Option<&DataType>) -> Result<Self> {
         let vector = match input.find("vector") {
             Some(at) => at,
             None => input.at(1, "vector")?,
@@ -37,7 +41,7 @@ impl Side {
             return plan_err!("{}", input.wants(&format!("a list of numbers as vector, not {data_type}")));
         }
         let (name, id_type) = (input.name(id), input.data_type(id));
-        let value_type = value_type(&id_type);
+        let value_type = as_type.cloned().unwrap_or_else(|| value_type(&id_type));
         input.choose_id(id, &value_type)?;
         input.choose_vector(vector)?;
         Ok(Self { plan: input.into_plan()?, name, id_type, value_type })
@@ -46,25 +50,28 @@ impl Side {
 
 /// Ids and their vectors by number, which is the place of the id among all in order: it is the same wherever the rows
 /// came in another order.
-pub(super) struct Table {
+pub struct VectorTable {
+    /// The ids in order.
     pub ids: ArrayRef,
     /// The number of each id, for whoever has ids to look up.
     pub space: Space,
+    /// Their vectors.
     pub vectors: Vectors,
 }
 
-/// Reads all rows. `what` names the input in messages.
-pub(super) async fn read(
+/// Reads all rows. `operator` and `what` name the input in messages.
+pub async fn read(
     mut stream: SendableRecordBatchStream,
+    operator: &str,
     what: &str,
     value_type: &DataType,
     memory: &MemoryReservation,
-) -> Result<Table> {
+) -> Result<VectorTable> {
     let (mut ids, mut values, mut factors) = (Vec::new(), Vec::<f32>::new(), None);
     while let Some(batch) = stream.next().await {
         let batch = batch?;
         if batch.columns().iter().any(|column| column.logical_null_count() > 0) {
-            return exec_err!("{NAME}: argument '{what}' has NULLs; filter them out");
+            return exec_err!("{operator}: argument '{what}' has NULLs; filter them out");
         }
         let lists = batch.column(1).as_list::<i32>();
         let components = lists.values().as_primitive::<Float32Type>();
@@ -74,12 +81,12 @@ pub(super) async fn read(
             if vector.len() != length || length == 0 {
                 let found = vector.len();
                 return exec_err!(
-                    "{NAME}: argument '{what}' has vectors of {length} and of {found} numbers; all must be of one length above 0"
+                    "{operator}: argument '{what}' has vectors of {length} and of {found} numbers; all must be of one length above 0"
                 );
             }
             let numbers = &components.values()[vector.clone()];
             if components.slice(vector.start, length).null_count() > 0 || numbers.iter().any(|v| !v.is_finite()) {
-                return exec_err!("{NAME}: argument '{what}' has vectors with NULL, NaN or infinite numbers");
+                return exec_err!("{operator}: argument '{what}' has vectors with NULL, NaN or infinite numbers");
             }
             values.extend_from_slice(numbers);
             values.resize(values.len() + padded(length) - length, 0.0);
@@ -104,7 +111,7 @@ pub(super) async fn read(
     let mut space = Space::try_new(value_type)?;
     space.add(&ids)?;
     if space.size() != ids.len() {
-        return exec_err!("{NAME}: argument '{what}' has an id twice; each id has one vector");
+        return exec_err!("{operator}: argument '{what}' has an id twice; each id has one vector");
     }
-    Ok(Table { ids, space, vectors: Vectors { factors, values } })
+    Ok(VectorTable { ids, space, vectors: Vectors { factors, values } })
 }

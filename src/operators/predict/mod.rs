@@ -1,0 +1,163 @@
+//! `predict`: ratings of pairs of users and items.
+
+mod build;
+mod docs;
+
+use std::sync::Arc;
+
+use datafusion::arrow::datatypes::DataType;
+use datafusion::common::{Result, plan_err};
+use datafusion::logical_expr::planner::RelationPlannerContext;
+use datafusion::logical_expr::{Documentation, LogicalPlan};
+
+use self::build::Model;
+pub use self::build::PredictTask;
+use super::arguments::Arguments;
+use super::collect::Columns;
+use super::input::Input;
+use super::neighbors::on_null;
+use super::node::OperatorNode;
+use super::planner::Operator;
+use super::vectors::VectorInput;
+use crate::kernels::scoring::Side;
+
+const NAME: &str = "predict";
+
+/// `FROM predict(pairs => .., history => .., ..)`
+#[derive(Debug)]
+pub struct PredictOperator;
+
+/// What neighbors' ratings are measured from.
+#[derive(Debug, Clone, Copy, PartialEq, serde::Serialize, serde::Deserialize)]
+pub(super) enum From {
+    Nothing,
+    Means,
+    Biases,
+}
+
+const BASELINES: [(&str, From); 3] = [("none", From::Nothing), ("mean", From::Means), ("bias", From::Biases)];
+
+impl Operator for PredictOperator {
+    fn name(&self) -> &'static str {
+        NAME
+    }
+
+    fn relation_arguments(&self) -> &'static [&'static str] {
+        &["pairs", "history", "item_neighbors", "user_neighbors", "user_vectors", "item_vectors"]
+    }
+
+    fn documentation(&self) -> Documentation {
+        docs::documentation()
+    }
+
+    fn plan(&self, mut arguments: Arguments, context: &mut dyn RelationPlannerContext) -> Result<LogicalPlan> {
+        let Some(pairs) = arguments.relation("pairs", context)? else {
+            return plan_err!("{NAME}: argument 'pairs' is missing; give (SELECT user_id, item_id ..)");
+        };
+        let Some(history) = arguments.relation("history", context)? else {
+            return plan_err!("{NAME}: argument 'history' is missing; give (SELECT user_id, item_id, rating ..)");
+        };
+        let pairs = Input::new(NAME, "pairs", pairs);
+        let history = Input::new(NAME, "history", history);
+        let (user, item, rating) = history.interactions()?;
+        if rating.is_none() {
+            return plan_err!("{}", history.wants("a third column, the rating"));
+        }
+        let types = [history.id_type(user), history.id_type(item)];
+        let mut inputs = Inputs { plans: Vec::new(), columns: Vec::new() };
+        let ids = [pairs.interactions()?.0, pairs.interactions()?.1];
+        let out = ids.map(|column| (pairs.name(column), pairs.data_type(column)));
+        inputs.add(pairs, &[(ids[0], &types[0]), (ids[1], &types[1])], None, false)?;
+        let skip_nulls = on_null(&mut arguments, context)?;
+        inputs.add(history, &[(user, &types[0]), (item, &types[1])], rating, skip_nulls)?;
+        let model = inputs.add_model(&mut arguments, &types, context)?;
+        let clip = arguments.boolean("clip", context)?.unwrap_or(true);
+        arguments.finish()?;
+        let task = PredictTask::new(inputs.columns, out, model, clip);
+        OperatorNode::plan(Arc::new(task), inputs.plans)
+    }
+}
+
+struct Inputs {
+    plans: Vec<LogicalPlan>,
+    /// Of pairs, the history, and neighbors.
+    columns: Vec<Columns>,
+}
+
+impl Inputs {
+    fn add(
+        &mut self,
+        mut input: Input,
+        ids: &[(usize, &DataType)],
+        weight: Option<usize>,
+        skip_nulls: bool,
+    ) -> Result<()> {
+        self.columns.push(Columns {
+            operator: NAME.into(),
+            ids: ids.iter().map(|(column, _)| input.name(*column)).collect(),
+            types: ids.iter().map(|(_, data_type)| (*data_type).clone()).collect(),
+            weight: weight.map(|column| input.name(column)),
+            skip_nulls,
+        });
+        for (column, data_type) in ids {
+            input.choose_id(*column, data_type)?;
+        }
+        if let Some(weight) = weight {
+            input.choose_weight(weight)?;
+        }
+        self.plans.push(input.into_plan()?);
+        Ok(())
+    }
+
+    fn add_model(
+        &mut self,
+        arguments: &mut Arguments,
+        types: &[DataType; 2],
+        context: &mut dyn RelationPlannerContext,
+    ) -> Result<Model> {
+        let mut given = |name| arguments.relation(name, context);
+        let neighbors = (given("item_neighbors")?, given("user_neighbors")?);
+        let vectors = (given("user_vectors")?, given("item_vectors")?);
+        let from = arguments.choice("baseline", &BASELINES, context)?;
+        let k = arguments.integer("k", 1..=i64::from(i32::MAX), context)?;
+        let least = arguments.integer("min_k", 1..=i64::from(i32::MAX), context)?;
+        let (side, argument, plan) = match (neighbors, vectors) {
+            ((Some(plan), None), (None, None)) => (Side::Items, "item_neighbors", plan),
+            ((None, Some(plan)), (None, None)) => (Side::Users, "user_neighbors", plan),
+            (_, vectors) if k.is_some() || least.is_some() => {
+                let with = if vectors.0.is_some() { "vectors have no neighbors" } else { "give neighbors" };
+                return plan_err!("{NAME}: arguments 'k' and 'min_k' belong to neighbors; {with}");
+            }
+            ((None, None), (Some(users), Some(items))) if from.is_none() => {
+                for (argument, plan, data_type) in
+                    [("user_vectors", users, &types[0]), ("item_vectors", items, &types[1])]
+                {
+                    self.plans.push(VectorInput::new(Input::new(NAME, argument, plan), Some(data_type))?.plan);
+                }
+                return Ok(Model::Vectors);
+            }
+            ((None, None), (Some(_), Some(_))) => {
+                return plan_err!("{NAME}: argument 'baseline' belongs to neighbors; vectors have their own");
+            }
+            ((None, None), (None, None)) if !matches!(from, None | Some(From::Biases)) => {
+                return plan_err!("{NAME}: without a model argument 'baseline' can only be 'bias'");
+            }
+            ((None, None), (None, None)) => return Ok(Model::Baseline),
+            _ => {
+                return plan_err!(
+                    "{NAME}: give one model: item_neighbors, or user_neighbors, or both user_vectors and item_vectors"
+                );
+            }
+        };
+        let input = Input::new(NAME, argument, plan);
+        let (id, neighbor, score) = input.neighbors()?;
+        let id_type = &types[usize::from(side == Side::Items)];
+        self.add(input, &[(id, id_type), (neighbor, id_type)], Some(score), false)?;
+        Ok(Model::Neighbors {
+            side,
+            k: k.unwrap_or(40) as usize,
+            least: least.unwrap_or(1) as usize,
+            from: from.unwrap_or(From::Biases),
+        })
+    }
+}
