@@ -8,6 +8,7 @@ use datafusion::datasource::empty::EmptyTable;
 
 use std::sync::Arc;
 
+use super::variables::VariableArgs;
 use crate::error::{Error, Result};
 use crate::project::steps::Step;
 use crate::project::{self, Project, checks};
@@ -19,14 +20,13 @@ use crate::session::Limits;
 pub(super) struct CheckArgs {
     /// The folder of lakeside.toml [default: . or ./sql]
     project: Option<PathBuf>,
-    /// Set a variable of the project
-    #[arg(long, value_name = "NAME=VALUE")]
-    var: Vec<String>,
+    #[command(flatten)]
+    variables: VariableArgs,
 }
 
 pub(super) async fn check(args: &CheckArgs) -> Result<()> {
     let root = project::find(args.project.as_deref())?;
-    let project = Project::read(&root, &Limits::default(), &args.var)?;
+    let project = Project::read(&root, &Limits::default(), &args.variables.settings()?)?;
     let mut problems = Vec::new();
     for source in project.config.sources.keys() {
         problems.extend(project.register_source(source).await.err());

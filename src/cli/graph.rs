@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use clap::{Args, ValueEnum};
 
 use super::output::print_text;
+use super::variables::VariableArgs;
 use crate::error::Result;
 use crate::project::{self, Project};
 use crate::session::Limits;
@@ -19,9 +20,8 @@ pub(super) struct GraphArgs {
     /// How it is drawn
     #[arg(long, value_enum, default_value_t = GraphFormat::Text)]
     format: GraphFormat,
-    /// Set a variable of the project
-    #[arg(long, value_name = "NAME=VALUE")]
-    var: Vec<String>,
+    #[command(flatten)]
+    variables: VariableArgs,
 }
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
@@ -36,7 +36,7 @@ enum GraphFormat {
 
 pub(super) fn graph(args: &GraphArgs) -> Result<()> {
     let root = project::find(args.project.as_deref())?;
-    let project = Project::read(&root, &Limits::default(), &args.var)?;
+    let project = Project::read(&root, &Limits::default(), &args.variables.settings()?)?;
     print_text(&match args.format {
         GraphFormat::Text => text(&project),
         GraphFormat::Mermaid => mermaid(&project),

@@ -14,6 +14,8 @@ mod progress;
 mod run;
 mod shell;
 mod sql;
+mod tune;
+mod variables;
 
 use std::process::ExitCode;
 
@@ -37,6 +39,7 @@ struct Cli {
 enum Command {
     Init(init::InitArgs),
     Run(run::RunArgs),
+    Tune(tune::TuneArgs),
     Check(check::CheckArgs),
     Graph(graph::GraphArgs),
     Sql(sql::SqlArgs),
@@ -54,6 +57,7 @@ pub fn main() -> ExitCode {
     let cli = Cli::parse();
     let threads = match &cli.command {
         Command::Run(args) => args.limits.threads(),
+        Command::Tune(args) => args.limits.threads(),
         Command::Sql(args) => args.limits.threads(),
         _ => Limits::default().threads(),
     };
@@ -77,6 +81,7 @@ async fn dispatch(command: Command) -> Result<()> {
     match command {
         Command::Init(args) => init::init(&args),
         Command::Run(args) => run::run(&args).await,
+        Command::Tune(args) => tune::tune(&args).await,
         Command::Check(args) => check::check(&args).await,
         Command::Graph(args) => graph::graph(&args),
         Command::Sql(args) => sql::sql(&args).await,

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use clap::Args;
 
 use super::limits::LimitArgs;
+use super::variables::VariableArgs;
 use super::{output, progress};
 use crate::error::{Error, Result};
 use crate::project::run::{self, Outcome, Report};
@@ -19,9 +20,8 @@ pub(super) struct RunArgs {
     /// Only these steps and what they need; repeat it or separate names by commas
     #[arg(long, value_name = "STEP", value_delimiter = ',')]
     select: Vec<String>,
-    /// Set a variable of the project
-    #[arg(long, value_name = "NAME=VALUE")]
-    var: Vec<String>,
+    #[command(flatten)]
+    variables: VariableArgs,
     #[command(flatten)]
     pub(super) limits: LimitArgs,
 }
@@ -29,7 +29,7 @@ pub(super) struct RunArgs {
 pub(super) async fn run(args: &RunArgs) -> Result<()> {
     let root = project::find(args.project.as_deref())?;
     let engine = args.limits.engine().await?;
-    let project = Project::read(&root, &engine.limits, &args.var)?;
+    let project = Project::read(&root, &engine.limits, &args.variables.settings()?)?;
     let total = project.graph.select(&args.select)?.len();
     let start = std::time::Instant::now();
     let mut progress = progress::RunProgress::new(total);

@@ -9,6 +9,7 @@ use indicatif::{ProgressBar, ProgressFinish};
 use super::limits::{Engine, LimitArgs};
 use super::output::{Format, print};
 use super::shell;
+use super::variables::VariableArgs;
 use crate::error::{Error, Result};
 use crate::operators::arguments::nearest;
 use crate::project::{self, Project};
@@ -34,9 +35,8 @@ pub(super) struct SqlArgs {
     /// How results are written
     #[arg(long, value_enum, default_value_t = Format::Table)]
     format: Format,
-    /// Set a variable of the project
-    #[arg(long, value_name = "NAME=VALUE")]
-    var: Vec<String>,
+    #[command(flatten)]
+    variables: VariableArgs,
     #[command(flatten)]
     pub(super) limits: LimitArgs,
 }
@@ -86,13 +86,13 @@ impl Place {
         let root = match (project::find(args.project.as_deref()), &args.project) {
             (Ok(root), _) => Some(root),
             (Err(error), Some(_)) => return Err(error),
-            (Err(_), None) if args.var.is_empty() => None,
+            (Err(_), None) if args.variables.is_empty() => None,
             (Err(error), None) => return Err(error),
         };
         let engine = args.limits.engine().await?;
         match root {
             Some(root) => {
-                let (project, problem) = Project::read_for_queries(&root, &engine.limits, &args.var)?;
+                let (project, problem) = Project::read_for_queries(&root, &engine.limits, &args.variables.settings()?)?;
                 if let Some(problem) = problem {
                     eprintln!("warning: {problem}");
                 }

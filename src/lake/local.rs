@@ -55,6 +55,10 @@ impl LocalLake {
         }
     }
 
+    pub fn discard(&self, run: &str) -> Result<()> {
+        remove(&self.path(PRIVATE).join("staging").join(run))
+    }
+
     pub fn end(&mut self, _run: &str) -> Result<()> {
         let removed = remove(&self.path(PRIVATE).join("staging"));
         self.lock = None;

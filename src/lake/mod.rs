@@ -126,11 +126,19 @@ impl Lake {
         })
     }
 
-    /// Removes what this run has staged.
+    /// Removes what this run has staged, while others go on.
+    pub async fn discard(&self, run: &str) -> Result<()> {
+        match &self.kind {
+            Kind::Local(lake) => lake.discard(run),
+            Kind::Remote(lake) => lake.discard(run).await,
+        }
+    }
+
+    /// Removes what this run has staged, and lets others write.
     pub async fn end(&mut self, run: &str) -> Result<()> {
         match &mut self.kind {
             Kind::Local(lake) => lake.end(run),
-            Kind::Remote(lake) => lake.end(run).await,
+            Kind::Remote(lake) => lake.discard(run).await,
         }
     }
 

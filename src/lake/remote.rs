@@ -60,7 +60,7 @@ impl RemoteLake {
         Ok(())
     }
 
-    pub async fn end(&self, run: &str) -> Result<()> {
+    pub async fn discard(&self, run: &str) -> Result<()> {
         self.delete(self.list(&self.path(&format!("{PRIVATE}/staging/{run}"))).await?).await
     }
 

@@ -6,6 +6,7 @@ pub mod graph;
 pub mod header;
 pub mod run;
 pub mod steps;
+pub mod tune;
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};

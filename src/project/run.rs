@@ -4,12 +4,13 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::time::{Duration, Instant};
 
 use datafusion::common::DataFusionError;
+use datafusion::dataframe::DataFrame;
 use tokio::task::{Id, JoinSet};
 
 use super::steps::Step;
 use super::{Project, checks};
 use crate::error::{Error, Result};
-use crate::lake::{Lake, Published};
+use crate::lake::{Lake, Published, Staged};
 use crate::session::Session;
 
 /// What became of a step.
@@ -69,7 +70,7 @@ pub async fn run(project: &Project, select: &[String], progress: &mut dyn Progre
 }
 
 /// A name for this run that sorts by time and that no other run has.
-fn run_id() -> String {
+pub(super) fn run_id() -> String {
     format!("{}-{:x}", chrono::Utc::now().format("%Y%m%dT%H%M%S%3f"), std::process::id())
 }
 
@@ -169,18 +170,30 @@ async fn report(session: &Session, lake: &Lake, step: &Step, run: &str) -> Repor
 
 /// Makes one step: plan, write aside, check, publish, make known.
 async fn make(session: &Session, lake: &Lake, step: &Step, run: &str) -> Result<Outcome> {
-    let query = session.query(step.statement.clone()).await.map_err(|e| step.error(&e))?;
-    checks::validate(session, step, query.schema())?;
     if step.header.is_view() {
+        let query = query(session, step).await?;
         session.set_table(&step.name, query.into_view()).map_err(|e| step.error(&e))?;
         return Ok(Outcome::View);
     }
+    let staged = stage(session, lake, step, run).await?;
+    let published = lake.publish(&staged).await.map_err(|e| step.error(&e))?;
+    lake.register(&step.name).await.map_err(|e| step.error(&e))?;
+    Ok(Outcome::Published(published))
+}
+
+async fn query(session: &Session, step: &Step) -> Result<DataFrame> {
+    let query = session.query(step.statement.clone()).await.map_err(|e| step.error(&e))?;
+    checks::validate(session, step, query.schema())?;
+    Ok(query)
+}
+
+/// Writes a step aside and checks it.
+pub(super) async fn stage(session: &Session, lake: &Lake, step: &Step, run: &str) -> Result<Staged> {
+    let query = query(session, step).await?;
     let staged = lake.stage(run, &step.name, query, &step.header.partition_by).await.map_err(|e| step.error(&e))?;
     if step.header.key.is_some() || !step.header.checks.is_empty() {
         let table = lake.staged_table(&staged).await.map_err(|e| step.error(&e))?;
         checks::test(session, step, table).await?;
     }
-    let published = lake.publish(&staged).await.map_err(|e| step.error(&e))?;
-    lake.register(&step.name).await.map_err(|e| step.error(&e))?;
-    Ok(Outcome::Published(published))
+    Ok(staged)
 }

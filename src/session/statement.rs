@@ -57,6 +57,11 @@ impl Statement {
         shows || self.parsed.to_string().contains("information_schema")
     }
 
+    /// Its text, with values in the places of variables.
+    pub fn text(&self) -> String {
+        self.parsed.to_string()
+    }
+
     /// What DataFusion plans.
     pub fn into_inner(self) -> Parsed {
         self.parsed
