@@ -15,12 +15,21 @@ pub fn scalars() -> Vec<Arc<ScalarUDF>> {
         Arc::new(ScalarUDF::from(scalar::array_pearson::ArrayPearson::default())),
         Arc::new(ScalarUDF::from(scalar::hash_uniform::HashUniform::default())),
         Arc::new(ScalarUDF::from(scalar::normalize_text::NormalizeText::default())),
+        Arc::new(ScalarUDF::from(scalar::one_hot::OneHot::default())),
+        Arc::new(ScalarUDF::from(scalar::scale::Scale::default())),
+        Arc::new(ScalarUDF::from(scalar::tokenize::Tokenize::default())),
+        Arc::new(ScalarUDF::from(scalar::width_bucket::WidthBucket::default())),
     ]
 }
 
 /// Every aggregate function.
 pub fn aggregates() -> Vec<Arc<AggregateUDF>> {
-    vec![Arc::new(AggregateUDF::from(aggregate::robust_bounds::RobustBounds::default()))]
+    vec![
+        Arc::new(AggregateUDF::from(aggregate::quantiles::Quantiles::default())),
+        Arc::new(AggregateUDF::from(aggregate::robust_bounds::RobustBounds::default())),
+        Arc::new(AggregateUDF::from(aggregate::scaling::Scaling::default())),
+        Arc::new(AggregateUDF::from(aggregate::vector_mean::VectorMean::default())),
+    ]
 }
 
 /// Adds all functions to a session.

@@ -14,6 +14,7 @@
 //! | auc | the share of pairs of a chosen and another item of the catalogue in which the chosen stands first; what is not among the `k` places stands below them, all of it level (which counts a half) |
 
 use super::csr::{Csr, entry};
+use super::likeness::Likeness;
 
 /// The metrics of a user's list, in the order in which [`of_list`] gives them.
 pub const OF_LIST: [&str; 7] = ["precision", "recall", "hit_rate", "ndcg", "map", "mrr", "auc"];
@@ -64,11 +65,21 @@ impl Mean {
         (self.count > 0).then_some(self.mean)
     }
 
+    /// How many values there were.
+    pub fn count(&self) -> u64 {
+        self.count
+    }
+
+    /// The standard error of the mean; `None` of fewer than two values.
+    pub fn error(&self) -> Option<f64> {
+        let count = self.count as f64;
+        (self.count > 1).then(|| (self.squares / (count - 1.0) / count).sqrt())
+    }
+
     /// Half the width of the interval that holds the true mean in 95 of 100 cases, by the normal approximation; `None` of
     /// fewer than two values.
     pub fn margin(&self) -> Option<f64> {
-        let count = self.count as f64;
-        (self.count > 1).then(|| 1.959_963_984_540_054 * (self.squares / (count - 1.0) / count).sqrt())
+        Some(1.959_963_984_540_054 * self.error()?)
     }
 }
 
@@ -85,6 +96,8 @@ pub struct Lists<'a> {
     pub segments: Option<&'a [u32]>,
     /// What is known of the popularity of items.
     pub popularity: Option<&'a Popularity>,
+    /// What is known of how alike items are.
+    pub likeness: Option<&'a Likeness>,
 }
 
 /// How popular items were before.
@@ -108,6 +121,8 @@ pub struct Found {
     pub of_list: Vec<[Mean; 7]>,
     /// For each group of users, the means of [`OF_POPULARITY`].
     pub of_popularity: Vec<[Mean; 2]>,
+    /// For each group of users, the means of [`super::likeness::OF_VECTORS`].
+    pub of_vectors: Vec<[Mean; 2]>,
     /// For each group of users, [`OF_ALL`].
     pub of_all: Vec<[f64; 2]>,
 }
@@ -121,23 +136,29 @@ impl Lists<'_> {
         let mut found: Vec<Found> = ks.iter().map(|_| Found::new(groups)).collect();
         let mut shown = vec![vec![0u32; groups * self.catalogue]; ks.len()];
         for user in 0..self.places.rows() {
-            let mut list: Vec<(usize, u32)> =
-                self.places.row(user).iter().map(|&e| (entry::value(e) as usize, entry::column(e))).collect();
-            list.sort_unstable();
-            let chosen = self.chosen.row(user);
-            let is_chosen = |item: u32| chosen.binary_search_by_key(&item, |&e| entry::column(e)).is_ok();
-            let hits: Vec<usize> = list.iter().filter(|(_, item)| is_chosen(*item)).map(|(place, _)| *place).collect();
+            let (list, chosen) = (self.list(user), self.chosen.row(user));
+            let hits = hits(&list, chosen);
+            let places: Vec<usize> = hits.iter().map(|(place, _)| *place).collect();
             let own = self.segments.map(|segments| segments[user] as usize);
             let groups_of_user = || std::iter::once(0).chain(own);
             for ((found, shown), &k) in found.iter_mut().zip(&mut shown).zip(ks) {
                 let top = &list[..list.partition_point(|(place, _)| *place <= k)];
                 if !chosen.is_empty() {
-                    let values = of_list(&hits, top.len(), chosen.len(), self.catalogue, k);
+                    let values = of_list(&places, top.len(), chosen.len(), self.catalogue, k);
                     groups_of_user().for_each(|group| add(&mut found.of_list[group], values));
                 }
                 if let (Some(popularity), false) = (self.popularity, top.is_empty()) {
                     let values = popularity.of_list(top.iter().map(|(_, item)| *item));
                     groups_of_user().for_each(|group| add(&mut found.of_popularity[group], values));
+                }
+                if let Some(likeness) = self.likeness {
+                    let diversity = likeness.diversity(top.iter().map(|(_, item)| *item));
+                    let found_items = hits.iter().take_while(|(place, _)| *place <= k).map(|(_, item)| *item);
+                    let serendipity = likeness.serendipity(user, found_items, k).filter(|_| !chosen.is_empty());
+                    for group in groups_of_user() {
+                        let means = found.of_vectors[group].iter_mut().zip([diversity, serendipity]);
+                        means.for_each(|(mean, value)| value.into_iter().for_each(|value| mean.add(value)));
+                    }
                 }
                 for group in groups_of_user() {
                     top.iter().for_each(|(_, item)| shown[group * self.catalogue + *item as usize] += 1);
@@ -153,11 +174,40 @@ impl Lists<'_> {
     }
 }
 
+impl Lists<'_> {
+    /// The places of a user's list, and what stands there.
+    fn list(&self, user: usize) -> Vec<(usize, u32)> {
+        let places = self.places.row(user).iter();
+        let mut list: Vec<_> = places.map(|&e| (entry::value(e) as usize, entry::column(e))).collect();
+        list.sort_unstable();
+        list
+    }
+
+    /// [`OF_LIST`] of each user who chose something, by user.
+    pub fn of_users(&self, k: usize) -> Vec<[f64; 7]> {
+        let users = (0..self.places.rows()).filter(|&user| self.chosen.row_len(user) > 0);
+        let values = |user| {
+            let (list, chosen) = (self.list(user), self.chosen.row(user));
+            let places: Vec<usize> = hits(&list, chosen).into_iter().map(|(place, _)| place).collect();
+            let length = list.partition_point(|(place, _)| *place <= k);
+            of_list(&places, length, chosen.len(), self.catalogue, k)
+        };
+        users.map(values).collect()
+    }
+}
+
+/// The places of a list that hold what was chosen.
+fn hits(list: &[(usize, u32)], chosen: &[u64]) -> Vec<(usize, u32)> {
+    let is_chosen = |item: u32| chosen.binary_search_by_key(&item, |&e| entry::column(e)).is_ok();
+    list.iter().copied().filter(|(_, item)| is_chosen(*item)).collect()
+}
+
 impl Found {
     fn new(groups: usize) -> Self {
         Self {
             of_list: vec![Default::default(); groups],
             of_popularity: vec![Default::default(); groups],
+            of_vectors: vec![Default::default(); groups],
             of_all: Vec::new(),
         }
     }

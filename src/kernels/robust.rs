@@ -22,6 +22,13 @@ pub fn median(values: &mut [f64]) -> Option<f64> {
     Some(lower + (upper - lower) / 2.0)
 }
 
+/// The value at a share of the way through sorted values, linear between neighbors (type 7 of Hyndman and Fan 1996).
+pub fn quantile(sorted: &[f64], share: f64) -> f64 {
+    let place = share * (sorted.len() - 1) as f64;
+    let (below, above) = (sorted[place.floor() as usize], sorted[place.ceil() as usize]);
+    below + (above - below) * place.fract()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -30,6 +37,14 @@ mod tests {
     fn one_wild_value_moves_nothing() {
         let (low, high) = bounds(&mut [1.0, 2.0, 3.0, 4.0, 1e9], 3.0).unwrap();
         assert!((low - (3.0 - 3.0 * 1.4826)).abs() < 1e-9 && (high - (3.0 + 3.0 * 1.4826)).abs() < 1e-9);
+    }
+
+    #[test]
+    fn quantiles_are_linear_between_neighbors() {
+        let values = [1.0, 2.0, 4.0, 8.0];
+        assert_eq!([0.0, 0.5, 1.0].map(|share| quantile(&values, share)), [1.0, 3.0, 8.0]);
+        assert_eq!(quantile(&values, 0.25), 1.75);
+        assert_eq!(quantile(&[3.0], 0.9), 3.0);
     }
 
     #[test]

@@ -71,9 +71,7 @@ pub fn factorize(
         orthogonalise(&mut space);
     }
     let reached = multiply(users, &divisors.0, &divisors.1, &space);
-    let stride = reached.stride();
-    let square = reached.square(0.0);
-    let square = Mat::from_fn(width, width, |i, j| f64::from(square[i * stride + j]));
+    let square = square(&reached);
     let (values, turn) = match width {
         0 => (Vec::new(), Mat::zeros(0, 0)),
         _ => largest(square.as_ref(), settings.factors, items.rows())?,
@@ -94,13 +92,31 @@ fn powers(degrees: &[f64], power: f32) -> Vec<f32> {
     degrees.iter().map(power).collect()
 }
 
+/// `Σ y yᵀ` in doubles. Sums are taken in groups of rows that do not depend on threads.
+fn square(vectors: &Vectors) -> Mat<f64> {
+    let width = vectors.factors;
+    let groups: Vec<&[f32]> = vectors.values.chunks(vectors.stride().max(1) * 16 * ROWS_AT_ONCE).collect();
+    let of_group = |rows: &&[f32]| {
+        let mut sum = Mat::<f64>::zeros(width, width);
+        for row in rows.chunks_exact(vectors.stride()) {
+            for j in 0..width {
+                let factor = f64::from(row[j]);
+                sum.col_as_slice_mut(j).iter_mut().zip(row).for_each(|(sum, &value)| *sum += factor * f64::from(value));
+            }
+        }
+        sum
+    };
+    let sums: Vec<Mat<f64>> = groups.par_iter().map(of_group).collect();
+    sums.into_iter().fold(Mat::zeros(width, width), |total, sum| total + sum)
+}
+
 /// The singular values above rounding, largest first, at most so many; and by columns the turns of the space towards their
 /// directions, from the square of what the space reaches.
 fn largest(square: MatRef<'_, f64>, most: usize, rows: usize) -> Result<(Vec<f64>, Mat<f64>), Error> {
     let solved = square.self_adjoint_eigen(Side::Lower).map_err(|e| format!("no singular values were found: {e:?}"))?;
     let (squares, directions) = (solved.S().column_vector(), solved.U());
     let n = square.nrows();
-    let floor = squares[n - 1].max(0.0) * f64::from(f32::EPSILON) * (rows as f64).sqrt();
+    let floor = squares[n - 1].max(0.0) * f64::from(f32::EPSILON).powi(2) * rows as f64;
     let kept: Vec<usize> = (0..n).rev().take(most).filter(|&at| squares[at] > floor).collect();
     let values = kept.iter().map(|&at| squares[at].sqrt()).collect();
     Ok((values, Mat::from_fn(n, kept.len(), |row, at| directions[(row, kept[at])])))

@@ -2,6 +2,7 @@
 
 use unicode_normalization::UnicodeNormalization;
 use unicode_normalization::char::is_combining_mark;
+use unicode_script::{Script, UnicodeScript};
 
 /// Compatibility forms folded (NFKC), accents of Latin, Greek and Cyrillic dropped, lower case, everything but letters,
 /// their marks and digits of any script turned into single spaces, none at the ends; apostrophes close up.
@@ -38,6 +39,43 @@ fn fold(chars: impl Iterator<Item = char>, out: &mut String) {
     }
 }
 
+/// Visits the tokens of a text in one form, see [`normalize`]: its words; and of scripts that write without spaces (Chinese,
+/// Japanese, Korean, Thai and their neighbors) all pairs of characters that follow each other, as words are mostly one or
+/// two characters long there.
+pub fn tokens<'a>(form: &'a str, mut visit: impl FnMut(&'a str)) {
+    for word in form.split(' ').filter(|word| !word.is_empty()) {
+        let mut rest = word;
+        while let Some(first) = rest.chars().next() {
+            let dense = is_dense(first);
+            // A mark belongs to the character before it.
+            let end = rest.find(|c| is_dense(c) != dense && !is_combining_mark(c)).unwrap_or(rest.len());
+            let (run, after) = rest.split_at(end);
+            match dense {
+                false => visit(run),
+                true => pairs(run, &mut visit),
+            }
+            rest = after;
+        }
+    }
+}
+
+/// Whether words of a character's script are written without spaces between them.
+fn is_dense(c: char) -> bool {
+    use Script::{Bopomofo, Han, Hangul, Hiragana, Katakana, Khmer, Lao, Myanmar, Thai};
+    // The mark of long vowels belongs to both scripts of Japanese, so it says of itself that it belongs to none.
+    c == 'ー' || matches!(c.script(), Bopomofo | Han | Hangul | Hiragana | Katakana | Khmer | Lao | Myanmar | Thai)
+}
+
+/// Visits all pairs of neighboring characters with their marks; a single one stands for itself.
+fn pairs<'a>(run: &'a str, visit: &mut impl FnMut(&'a str)) {
+    let starts: Vec<usize> =
+        run.char_indices().filter(|(at, c)| *at == 0 || !is_combining_mark(*c)).map(|(at, _)| at).collect();
+    let end = |at: usize| starts.get(at).copied().unwrap_or(run.len());
+    for (at, &start) in starts.iter().enumerate().take(starts.len().saturating_sub(1).max(1)) {
+        visit(&run[start..end(at + 2)]);
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -65,7 +103,36 @@ mod tests {
         }
     }
 
+    #[test]
+    fn words_and_pairs_of_characters() {
+        let tokens = |text: &str| {
+            let mut found = Vec::new();
+            tokens(text, |token| found.push(token.to_owned()));
+            found.join("|")
+        };
+        for (text, found) in [
+            ("green tea 500g", "green|tea|500g"),
+            ("東京都庁", "東京|京都|都庁"),
+            ("茶", "茶"),
+            ("usb充電器", "usb|充電|電器"),
+            ("コーヒー", "コー|ーヒ|ヒー"),
+            ("한국어 차", "한국|국어|차"),
+            ("น้ำ", "น้ำ"),
+            ("", ""),
+        ] {
+            assert_eq!(tokens(text), found);
+        }
+    }
+
     proptest! {
+        #[test]
+        fn every_token_is_of_the_text(text in "\\PC{0,24}") {
+            let form = normalized(&text);
+            let mut letters = std::collections::BTreeSet::new();
+            tokens(&form, |token| letters.extend(token.chars()));
+            prop_assert_eq!(letters, form.chars().filter(|c| *c != ' ').collect());
+        }
+
         #[test]
         fn twice_is_once(text in "\\PC{0,24}") {
             let once = normalized(&text);

@@ -7,18 +7,19 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::node::Task;
-use super::{ease, factorize, nearest, neighbors, predict, ranking_metrics, recommend};
+use super::{diversify, ease, factorize, nearest, neighbors, predict, ranking_metrics, recommend};
 
 /// How a task is read from bytes.
 type Decode = fn(&[u8]) -> Result<Arc<dyn Task>>;
 
 /// Every task by its name.
-const TASKS: [(&str, Decode); 7] = [
+const TASKS: [(&str, Decode); 8] = [
     ("Neighbors", read::<neighbors::NeighborsTask>),
     ("Ease", read::<ease::EaseTask>),
     ("Recommend", read::<recommend::RecommendTask>),
     ("Factorize", read::<factorize::FactorizeTask>),
     ("Nearest", read::<nearest::NearestTask>),
+    ("Diversify", read::<diversify::DiversifyTask>),
     ("Predict", read::<predict::PredictTask>),
     ("RankingMetrics", read::<ranking_metrics::MetricsTask>),
 ];

@@ -99,7 +99,7 @@ impl Input {
     }
 
     /// Where user, item and weight stand: by name where columns are called user_id and item_id, else by position. Of
-    /// three columns the third is the weight, whatever it is called; of more, the one called weight.
+    /// three columns the third is the weight, whatever it is called; of more, the one called weight or rating.
     pub fn interactions(&self) -> Result<(usize, usize, Option<usize>)> {
         let by_name = self.find("user_id").zip(self.find("item_id"));
         if by_name.is_none() && self.width() > 3 {
@@ -117,7 +117,8 @@ impl Input {
         };
         let third = (0..self.width()).find(|at| *at != user && *at != item).filter(|_| self.width() == 3);
         let third = third.filter(|at| by_name.is_none() || self.is_number(*at));
-        let weight = self.find("weight").filter(|at| *at != user && *at != item).or(third);
+        let named = self.find("weight").or(self.find("rating")).filter(|at| *at != user && *at != item);
+        let weight = named.or(third);
         Ok((user, item, weight))
     }
 

@@ -16,6 +16,7 @@
 pub mod arguments;
 pub mod codec;
 pub mod collect;
+pub mod diversify;
 pub mod ease;
 pub mod exec;
 pub mod factorize;
@@ -41,7 +42,7 @@ pub mod vectors;
 pub mod write;
 
 /// Every operator that SQL can name.
-pub const ALL: [&dyn planner::Operator; 9] = [
+pub const ALL: [&dyn planner::Operator; 11] = [
     &neighbors::NeighborsOperator,
     &ease::EaseOperator,
     &recommend::RecommendOperator,
@@ -49,6 +50,8 @@ pub const ALL: [&dyn planner::Operator; 9] = [
     &nearest::NearestOperator,
     &predict::PredictOperator,
     &fuse::FuseOperator,
+    &diversify::DiversifyOperator,
     &split::SplitOperator,
     &ranking_metrics::RankingMetricsOperator,
+    &ranking_metrics::CompareRankingsOperator,
 ];

@@ -23,6 +23,20 @@ pub fn offsets_of(counts: &[u64]) -> Vec<usize> {
     offsets
 }
 
+/// Cuts rows into blocks of about as many entries; where each begins, and where the last ends.
+pub fn blocks_of_rows(matrix: &Csr, entries: usize) -> Vec<usize> {
+    let mut bounds = vec![0];
+    let mut held = 0;
+    for row in 0..matrix.rows() {
+        held += matrix.row_len(row);
+        if held >= entries || row + 1 == matrix.rows() {
+            bounds.push(row + 1);
+            held = 0;
+        }
+    }
+    bounds
+}
+
 /// The number of entries of the largest block.
 pub fn largest(offsets: &[usize], bounds: &[usize]) -> usize {
     bounds.windows(2).map(|block| offsets[block[1]] - offsets[block[0]]).max().unwrap_or(0)

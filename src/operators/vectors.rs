@@ -59,6 +59,15 @@ pub struct VectorTable {
     pub vectors: Vectors,
 }
 
+impl VectorTable {
+    /// The vectors, and where among them that of each of these ids is.
+    pub fn placed(mut self, ids: &ArrayRef) -> Result<(Vectors, Vec<Option<u32>>)> {
+        let known = self.ids.len() as u32;
+        let places = self.space.add(ids)?.into_iter().map(|place| Some(place).filter(|place| *place < known)).collect();
+        Ok((self.vectors, places))
+    }
+}
+
 /// Reads all rows. `operator` and `what` name the input in messages.
 pub async fn read(
     mut stream: SendableRecordBatchStream,

@@ -4,6 +4,10 @@ pub mod array_jaccard;
 pub mod array_pearson;
 pub mod hash_uniform;
 pub mod normalize_text;
+pub mod one_hot;
+pub mod scale;
+pub mod tokenize;
+pub mod width_bucket;
 
 use datafusion::arrow::array::{Array, ArrayRef};
 use datafusion::arrow::datatypes::DataType;

@@ -47,10 +47,15 @@ impl Method {
         }
     }
 
+    /// Whether rows without a rating mean nothing.
+    pub fn needs_ratings(&self) -> bool {
+        matches!(self, Self::Als(als::Settings { feedback: Feedback::Explicit, .. }))
+    }
+
     /// Why weights must be as they must.
     fn check(&self, matrix: &Csr) -> Result<()> {
         let reason = match self {
-            Self::Als(settings) if settings.feedback == Feedback::Explicit => return Ok(()),
+            Self::Als(_) if self.needs_ratings() => return Ok(()),
             Self::Als(_) => "they make confidence",
             Self::Svd(_) => "their sums are degrees",
         };
@@ -187,7 +192,9 @@ fn solve(
         pool.install(|| method.fit(&by_user, &by_item, || !stop.load(Ordering::Relaxed)))?
     };
     if of_users.values.iter().chain(&of_items.values).any(|value| !value.is_finite()) {
-        return exec_err!("factorize: vectors leave the range of Float32; scale the weights down");
+        return exec_err!(
+            "factorize: vectors leave the range of Float32; choose smaller arguments, or scale the weights down"
+        );
     }
     drop((by_user, by_item));
     let memory = resources.memory;

@@ -46,7 +46,11 @@ impl Operator for FactorizeOperator {
         let method = method(&mut arguments, context)?;
         let skip_nulls = on_null(&mut arguments, context)?;
         arguments.finish()?;
-        let (columns, plan) = Input::new("factorize", "interactions", interactions).into_interactions(skip_nulls)?;
+        let input = Input::new("factorize", "interactions", interactions);
+        if method.needs_ratings() && input.interactions()?.2.is_none() {
+            return plan_err!("{}", input.wants("a third column of numbers, the rating, with implicit => false"));
+        }
+        let (columns, plan) = input.into_interactions(skip_nulls)?;
         let id_type = if columns.types[0] == columns.types[1] { columns.types[0].clone() } else { DataType::Utf8 };
         OperatorNode::plan(Arc::new(FactorizeTask::new(columns, id_type, method)), vec![plan])
     }

@@ -43,6 +43,30 @@ SELECT
 FROM summed
 QUALIFY rank <= $k";
 
+/// One list after the other: models by falling weight, then by name.
+const CHAIN: &str = "
+WITH fused_lists AS (SELECT 1),
+fused_weights AS (SELECT DISTINCT model, 1.0 AS weight FROM fused_lists),
+placed AS (
+    SELECT
+        user_id, item_id,
+        row_number() OVER (PARTITION BY user_id ORDER BY weight DESC, model, rank, item_id) AS place
+    FROM fused_lists
+    JOIN fused_weights USING (model)
+),
+firsts AS (
+    SELECT user_id, item_id, min(place) AS place
+    FROM placed
+    GROUP BY user_id, item_id
+),
+ranked AS (
+    SELECT user_id, item_id, CAST(row_number() OVER (PARTITION BY user_id ORDER BY place) AS INT) AS rank
+    FROM firsts
+)
+SELECT user_id, item_id, CAST(1.0 / rank AS REAL) AS score, rank
+FROM ranked
+WHERE rank <= $k";
+
 impl Operator for FuseOperator {
     fn name(&self) -> &'static str {
         "fuse"
@@ -64,6 +88,7 @@ of the list's model and added over the models; an item that a list does not have
 | `zscore` | score minus the mean of the list's scores, over their standard deviation |
 | `norm` | score over the Euclidean norm of the list's scores |
 | `max` | score over the largest absolute score of the list |
+| `chain` | nothing is added: a user gets the list of the model that weighs most, then what the next has beside it, and so on; models of one weight follow by name. For fallbacks, such as popular items for whom no model has enough. The score is `1 / rank` |
 
 Where all scores of a list are equal (`zscore`) or 0 (`norm`, `max`) its items are worth 0. Give lists that are longer than the one that is to come out.
 
@@ -75,7 +100,7 @@ Result: `user_id, item_id, score, rank`, equal scores ordered by the smaller ite
   (SELECT 'by_item' AS model, * FROM by_item UNION ALL SELECT 'by_user', * FROM by_user),
   method => 'zscore', weights => (SELECT * FROM (VALUES ('by_item', 1.0), ('by_user', 0.5)) AS w(model, weight)), k => 20);",
         )
-        .with_argument("lists", "Columns model, user_id, item_id, rank (for rrf) and score (for the others).")
+        .with_argument("lists", "Columns model, user_id, item_id, rank (for rrf and chain) and score (for the others).")
         .with_argument("method", "One of the above. Default 'rrf'.")
         .with_argument("weights", "Columns model and weight; models without a row are left out. Default: every model weighs 1.")
         .with_argument("k", "Items per user, at least 1. Default 20.")
@@ -90,15 +115,18 @@ Result: `user_id, item_id, score, rank`, equal scores ordered by the smaller ite
             );
         };
         let weights = arguments.query("weights")?;
-        let worth = arguments.choice("method", &METHODS, context)?.unwrap_or(METHODS[0].1);
+        let methods: Vec<(&str, Option<&str>)> =
+            METHODS.iter().map(|(name, worth)| (*name, Some(*worth))).chain([("chain", None)]).collect();
+        let worth = arguments.choice("method", &methods, context)?.unwrap_or(Some(METHODS[0].1));
         let k = arguments.integer("k", 1..=i64::from(i32::MAX), context)?.unwrap_or(20);
         let c = arguments.number("c", 0.0..=f64::INFINITY, context)?;
-        if c.is_some() && worth != METHODS[0].1 {
+        if c.is_some() && worth != Some(METHODS[0].1) {
             return plan_err!("fuse: argument 'c' belongs to the method rrf");
         }
         arguments.finish()?;
         let c = format!("CAST({} AS DOUBLE)", c.unwrap_or(60.0));
-        let sql = QUERY.replace("$worth", worth).replace("$k", &k.to_string()).replace("$c", &c);
+        let query = worth.map_or_else(|| CHAIN.to_owned(), |worth| QUERY.replace("$worth", worth));
+        let sql = query.replace("$k", &k.to_string()).replace("$c", &c);
         template::plan(&sql, vec![("fused_lists", Some(lists)), ("fused_weights", weights)], context)
     }
 }

@@ -23,6 +23,7 @@ use crate::kernels::vectors::Vectors;
 use crate::operators::codec::encode;
 use crate::operators::collect::{Chunk, Columns, collect, matrix, number_by};
 use crate::operators::node::{Built, Resources, Task, Worker};
+use crate::operators::sorted::blocks_of_rows;
 use crate::operators::vectors::{VectorTable, read};
 
 const PAIRS: usize = 0;
@@ -207,8 +208,8 @@ impl Predictions {
                 let (Some(x), Some(y)) = (sides.next(), sides.next()) else {
                     return datafusion::common::internal_err!("predict has no vectors");
                 };
-                let (x, of_users) = placed(x, &users.ids)?;
-                let (y, of_items) = placed(y, &items.ids)?;
+                let (x, of_users) = x.placed(&users.ids)?;
+                let (y, of_items) = y.placed(&items.ids)?;
                 let baseline = pool.install(|| Baseline::biases(&by_user, &by_item));
                 Predictor::Vectors(Pairs { sides: [x, y], places: [of_users, of_items], baseline })
             }
@@ -227,7 +228,7 @@ impl Predictions {
                 Predictor::Neighbors(Neighborhood { users, items, side, neighbors, order, baseline, k, least })
             }
         };
-        let bounds = blocks(&pairs);
+        let bounds = blocks_of_rows(&pairs, PAIRS_AT_ONCE);
         Ok(Self {
             predictor,
             pairs,
@@ -238,27 +239,6 @@ impl Predictions {
             _memory: [resources.memory.new_empty(), resources.memory.new_empty()],
         })
     }
-}
-
-/// The vectors of a table, and where among them that of each id is.
-fn placed(mut table: VectorTable, ids: &ArrayRef) -> Result<(Vectors, Vec<Option<u32>>)> {
-    let known = table.ids.len() as u32;
-    let places = table.space.add(ids)?.into_iter().map(|place| Some(place).filter(|place| *place < known)).collect();
-    Ok((table.vectors, places))
-}
-
-/// Cuts users into blocks of about as many pairs.
-fn blocks(pairs: &Csr) -> Vec<usize> {
-    let mut bounds = vec![0];
-    let mut held = 0;
-    for user in 0..pairs.rows() {
-        held += pairs.row_len(user);
-        if held >= PAIRS_AT_ONCE || user + 1 == pairs.rows() {
-            bounds.push(user + 1);
-            held = 0;
-        }
-    }
-    bounds
 }
 
 impl Built for Predictions {
@@ -293,6 +273,11 @@ impl Worker for Predicting {
                     Predictor::Neighbors(neighbors) => neighbors.predict(user, item, &mut self.found),
                     Predictor::Vectors(pairs) => pairs.predict(user, item),
                 } as f32;
+                if !rating.is_finite() {
+                    return exec_err!(
+                        "{NAME}: a prediction leaves the range of Float32; scale ratings or vectors down"
+                    );
+                }
                 users.push(user as u32);
                 items.push(item as u32);
                 values.push(predictions.clip.map_or(rating, |(least, most)| rating.clamp(least, most)));

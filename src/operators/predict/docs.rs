@@ -35,7 +35,7 @@ JOIN test USING (user_id, item_id);",
     .with_argument("pairs", "Columns user_id and item_id, or user and item by position.")
     .with_argument(
         "history",
-        "Columns user_id, item_id and rating, or user, item and rating by position: the third of three columns, else the one called weight. A pair that is rated twice is an error.",
+        "Columns user_id, item_id and rating, or user, item and rating by position: the third of three columns, else the one called rating or weight. A pair that is rated twice is an error.",
     )
     .with_argument("item_neighbors", "A neighbor table of items: id, neighbor_id, score.")
     .with_argument("user_neighbors", "A neighbor table of users.")
@@ -45,6 +45,6 @@ JOIN test USING (user_id, item_id);",
     .with_argument("min_k", "Fewer neighbors than so many do not count. Default 1.")
     .with_argument("baseline", "For neighbors: 'bias', 'mean' or 'none'. Default 'bias'.")
     .with_argument("clip", "Whether predictions are kept between the lowest and the highest rating of the history. Default true.")
-    .with_argument("on_null", "'error' or 'skip' rows of the history with a NULL. Default 'error'.")
+    .with_argument("on_null", "'error' or 'skip' rows with a NULL. Default 'error'.")
     .build()
 }

@@ -61,15 +61,15 @@ impl Operator for PredictOperator {
         let history = Input::new(NAME, "history", history);
         let (user, item, rating) = history.interactions()?;
         if rating.is_none() {
-            return plan_err!("{}", history.wants("a third column, the rating"));
+            return plan_err!("{}", history.wants("a third column of numbers, the rating"));
         }
         let types = [history.id_type(user), history.id_type(item)];
-        let mut inputs = Inputs { plans: Vec::new(), columns: Vec::new() };
+        let mut inputs = Inputs { skip_nulls: false, plans: Vec::new(), columns: Vec::new() };
         let ids = [pairs.interactions()?.0, pairs.interactions()?.1];
         let out = ids.map(|column| (pairs.name(column), pairs.data_type(column)));
-        inputs.add(pairs, &[(ids[0], &types[0]), (ids[1], &types[1])], None, false)?;
-        let skip_nulls = on_null(&mut arguments, context)?;
-        inputs.add(history, &[(user, &types[0]), (item, &types[1])], rating, skip_nulls)?;
+        inputs.skip_nulls = on_null(&mut arguments, context)?;
+        inputs.add(pairs, &[(ids[0], &types[0]), (ids[1], &types[1])], None)?;
+        inputs.add(history, &[(user, &types[0]), (item, &types[1])], rating)?;
         let model = inputs.add_model(&mut arguments, &types, context)?;
         let clip = arguments.boolean("clip", context)?.unwrap_or(true);
         arguments.finish()?;
@@ -79,25 +79,20 @@ impl Operator for PredictOperator {
 }
 
 struct Inputs {
+    skip_nulls: bool,
     plans: Vec<LogicalPlan>,
     /// Of pairs, the history, and neighbors.
     columns: Vec<Columns>,
 }
 
 impl Inputs {
-    fn add(
-        &mut self,
-        mut input: Input,
-        ids: &[(usize, &DataType)],
-        weight: Option<usize>,
-        skip_nulls: bool,
-    ) -> Result<()> {
+    fn add(&mut self, mut input: Input, ids: &[(usize, &DataType)], weight: Option<usize>) -> Result<()> {
         self.columns.push(Columns {
             operator: NAME.into(),
             ids: ids.iter().map(|(column, _)| input.name(*column)).collect(),
             types: ids.iter().map(|(_, data_type)| (*data_type).clone()).collect(),
             weight: weight.map(|column| input.name(column)),
-            skip_nulls,
+            skip_nulls: self.skip_nulls,
         });
         for (column, data_type) in ids {
             input.choose_id(*column, data_type)?;
@@ -124,9 +119,10 @@ impl Inputs {
         let (side, argument, plan) = match (neighbors, vectors) {
             ((Some(plan), None), (None, None)) => (Side::Items, "item_neighbors", plan),
             ((None, Some(plan)), (None, None)) => (Side::Users, "user_neighbors", plan),
-            (_, vectors) if k.is_some() || least.is_some() => {
-                let with = if vectors.0.is_some() { "vectors have no neighbors" } else { "give neighbors" };
-                return plan_err!("{NAME}: arguments 'k' and 'min_k' belong to neighbors; {with}");
+            ((None, None), (None, None) | (Some(_), Some(_))) if k.is_some() || least.is_some() => {
+                return plan_err!(
+                    "{NAME}: arguments 'k' and 'min_k' belong to neighbors; give item_neighbors or user_neighbors"
+                );
             }
             ((None, None), (Some(users), Some(items))) if from.is_none() => {
                 for (argument, plan, data_type) in
@@ -152,7 +148,7 @@ impl Inputs {
         let input = Input::new(NAME, argument, plan);
         let (id, neighbor, score) = input.neighbors()?;
         let id_type = &types[usize::from(side == Side::Items)];
-        self.add(input, &[(id, id_type), (neighbor, id_type)], Some(score), false)?;
+        self.add(input, &[(id, id_type), (neighbor, id_type)], Some(score))?;
         Ok(Model::Neighbors {
             side,
             k: k.unwrap_or(40) as usize,

@@ -14,12 +14,16 @@ use datafusion::execution::memory_pool::MemoryReservation;
 use serde::{Deserialize, Serialize};
 use serde_with::{DisplayFromStr, serde_as};
 
+use super::compare::{self, Comparison};
 use crate::kernels::csr::{Csr, entry};
+use crate::kernels::diversify::normalize;
+use crate::kernels::likeness::{Likeness, OF_VECTORS};
 use crate::kernels::ranking::{Found, Lists, Mean, OF_ALL, OF_LIST, OF_POPULARITY, Popularity};
 use crate::operators::codec::encode;
 use crate::operators::collect::{Chunk, Columns, collect, matrix, number};
 use crate::operators::ids::Numbering;
 use crate::operators::node::{Built, Resources, Task, Worker};
+use crate::operators::vectors::{VectorTable, read};
 
 const LISTS: usize = 0;
 const TRUTH: usize = 1;
@@ -45,6 +49,8 @@ pub(super) struct Parts {
     pub model_type: Option<DataType>,
     #[serde_as(as = "Option<DisplayFromStr>")]
     pub segment_type: Option<DataType>,
+    /// Whether the last input is of items and their vectors.
+    pub vectors: bool,
 }
 
 /// `ranking_metrics` with all its settings fixed.
@@ -59,6 +65,8 @@ pub struct MetricsTask {
     /// Rising.
     ks: Vec<usize>,
     parts: Parts,
+    /// Whether models are compared in pairs.
+    paired: bool,
 }
 
 impl MetricsTask {
@@ -68,8 +76,9 @@ impl MetricsTask {
         ranked_by: RankedBy,
         ks: Vec<usize>,
         parts: Parts,
+        paired: bool,
     ) -> Self {
-        Self { columns, types, ranked_by, ks, parts }
+        Self { columns, types, ranked_by, ks, parts, paired }
     }
 }
 
@@ -86,6 +95,8 @@ impl Task for MetricsTask {
             ("models", self.parts.model_type.is_some()),
             ("history", self.parts.history.is_some()),
             ("segments", self.parts.segments.is_some()),
+            ("items", self.parts.vectors),
+            ("paired", self.paired),
         ] {
             text += &if given { format!(", {name}") } else { String::new() };
         }
@@ -93,6 +104,9 @@ impl Task for MetricsTask {
     }
 
     fn schema(&self) -> SchemaRef {
+        if self.paired {
+            return compare::schema();
+        }
         Arc::new(Schema::new(vec![
             Field::new("model", DataType::Utf8, false),
             Field::new("metric", DataType::Utf8, false),
@@ -110,13 +124,23 @@ impl Task for MetricsTask {
 
     async fn build(&self, inputs: Vec<SendableRecordBatchStream>, resources: Resources) -> Result<Arc<dyn Built>> {
         let mut tables = Vec::new();
-        for (stream, columns) in inputs.into_iter().zip(&self.columns) {
+        let mut inputs = inputs.into_iter();
+        for (stream, columns) in inputs.by_ref().take(self.columns.len()).zip(&self.columns) {
             tables.push(collect(stream, columns, resources.threads, &resources.memory, None).await?);
         }
+        let memory_of_vectors = resources.memory.new_empty();
+        let vectors = match inputs.next() {
+            Some(items) => Some(read(items, super::NAME, "items", &self.types[1], &memory_of_vectors).await?),
+            None => None,
+        };
+        let paired = self.paired;
         let question = Question { types: self.types.clone(), ranked_by: self.ranked_by, parts: self.parts.clone() };
         let (ks, schema) = (self.ks.clone(), self.schema());
-        let answer =
-            move || Ok::<_, DataFusionError>(Answer(question.answer(tables, &ks, schema, &resources.memory)?));
+        let answer = move || {
+            let table = question.answer(tables, vectors, &ks, schema, &resources.memory, paired)?;
+            drop(memory_of_vectors);
+            Ok::<_, DataFusionError>(Answer(table))
+        };
         let answered = SpawnedTask::spawn_blocking(answer).join_unwind().await;
         Ok(Arc::new(answered.map_err(|e| DataFusionError::ExecutionJoin(Box::new(e)))??))
     }
@@ -167,11 +191,13 @@ impl Question {
     fn answer(
         &self,
         mut tables: Vec<Vec<Chunk>>,
+        vectors: Option<VectorTable>,
         ks: &[usize],
         schema: SchemaRef,
         memory: &MemoryReservation,
+        paired: bool,
     ) -> Result<RecordBatch> {
-        let Parts { history, segments, model_type, segment_type } = &self.parts;
+        let Parts { history, segments, model_type, segment_type, .. } = &self.parts;
         let with_items = [Some(LISTS), Some(TRUTH), *history].into_iter().flatten();
         let item_places: Vec<_> = with_items.clone().map(|table| (table, ITEM)).collect();
         let user_places: Vec<_> = with_items.chain(*segments).map(|table| (table, USER)).collect();
@@ -190,13 +216,16 @@ impl Question {
 
         let places = self.places(&tables[LISTS], &items, model_type.is_some())?;
         let chosen = matrix(&tables[TRUTH], USER, ITEM, 0..users, items.ids.len())?;
-        let popularity = history.map(|table| popularity(&tables[table], users, items.ids.len())).transpose()?;
+        let history = history.map(|table| matrix(&tables[table], USER, ITEM, 0..users, items.ids.len())).transpose()?;
+        let popularity = history.as_ref().map(|by_user| popularity(by_user, items.ids.len()));
+        let likeness = vectors.map(|vectors| likeness(vectors, &items.ids, history)).transpose()?;
         let segment_of_user = segments.map(|table| segment_of_user(&tables[table], users, names.len())).transpose()?;
         let segment_names: Vec<&str> = match segments {
             Some(_) => std::iter::once("all").chain(as_string_array(&names)?.iter().flatten()).collect(),
             None => vec!["all"],
         };
         let mut table = Rows::default();
+        let mut compared = Comparison::default();
         // By name, so that rows stand in the same order whatever came first.
         let models = as_string_array(&models)?;
         let mut by_name: Vec<u32> = (0..models.len() as u32).collect();
@@ -207,16 +236,25 @@ impl Question {
                 &places[places.partition_point(|p| p.model < model)..places.partition_point(|p| p.model <= model)];
             let places = &lists(own, users, name)?;
             let segments = segment_of_user.as_deref();
-            let popularity = popularity.as_ref();
-            let lists = Lists { places, chosen: &chosen, catalogue: items.ids.len(), segments, popularity };
+            let (popularity, likeness) = (popularity.as_ref(), likeness.as_ref());
+            let lists = Lists { places, chosen: &chosen, catalogue: items.ids.len(), segments, popularity, likeness };
+            if paired {
+                let room = users * OF_LIST.len() * size_of::<f64>() * ks.len();
+                memory.try_grow(room)?;
+                compared.add(name, ks.iter().map(|&k| lists.of_users(k)).collect());
+                continue;
+            }
             for (k, found) in ks.iter().zip(lists.evaluate(ks, segment_names.len() + usize::from(segments.is_some()))) {
                 segment_names
                     .iter()
                     .enumerate()
-                    .for_each(|(group, segment)| table.add(name, *k, segment, &found, group, popularity.is_some()));
+                    .for_each(|(group, segment)| table.add((name, *k, segment), &found, group, &lists));
             }
         }
-        table.into_batch(schema)
+        match paired {
+            true => compared.into_batch(ks, schema),
+            false => table.into_batch(schema),
+        }
     }
 
     /// All places of all lists, by model, user and place.
@@ -271,12 +309,17 @@ fn lists(places: &[Place], users: usize, model: &str) -> Result<Csr> {
     Ok(lists)
 }
 
-fn popularity(history: &[Chunk], users: usize, items: usize) -> Result<Popularity> {
-    let by_user = matrix(history, USER, ITEM, 0..users, items)?;
+fn popularity(by_user: &Csr, items: usize) -> Popularity {
     let mut users_of_item = vec![0u32; items];
     by_user.entries.iter().for_each(|&e| users_of_item[entry::column(e) as usize] += 1);
-    let users = (0..users).filter(|&user| by_user.row_len(user) > 0).count();
-    Ok(Popularity { users_of_item, users: users.max(1) })
+    let users = (0..by_user.rows()).filter(|&user| by_user.row_len(user) > 0).count();
+    Popularity { users_of_item, users: users.max(1) }
+}
+
+fn likeness(items: VectorTable, ids: &ArrayRef, history: Option<Csr>) -> Result<Likeness> {
+    let (mut vectors, places) = items.placed(ids)?;
+    normalize(&mut vectors);
+    Ok(Likeness { vectors, places, history })
 }
 
 /// The group of each user among all groups, the first of which is everyone; who is in no segment is in one more at the end,
@@ -302,7 +345,7 @@ struct Rows {
 }
 
 impl Rows {
-    fn add(&mut self, model: &str, k: usize, segment: &str, found: &Found, group: usize, with_popularity: bool) {
+    fn add(&mut self, (model, k, segment): (&str, usize, &str), found: &Found, group: usize, of: &Lists<'_>) {
         let mut add = |metric: &'static str, value: Option<f64>, margin: Option<f64>| {
             self.models.push(model.to_owned());
             self.metrics.push(metric);
@@ -313,8 +356,12 @@ impl Rows {
         };
         let mut add_mean = |(metric, mean): (&&'static str, &Mean)| add(metric, mean.value(), mean.margin());
         OF_LIST.iter().zip(&found.of_list[group]).for_each(&mut add_mean);
-        if with_popularity {
+        if of.popularity.is_some() {
             OF_POPULARITY.iter().zip(&found.of_popularity[group]).for_each(&mut add_mean);
+        }
+        if let Some(likeness) = of.likeness {
+            let known = if likeness.history.is_some() { 2 } else { 1 };
+            OF_VECTORS.iter().zip(&found.of_vectors[group]).take(known).for_each(&mut add_mean);
         }
         OF_ALL.iter().zip(found.of_all[group]).for_each(|(metric, value)| add(metric, Some(value), None));
     }
