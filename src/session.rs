@@ -106,6 +106,11 @@ impl Session {
         self.context.state().create_logical_expr_from_sql_expr(condition, schema)
     }
 
+    /// A condition as it stands in a header, with values in the places of variables.
+    pub fn condition_text(&self, sql: &str) -> Result<String> {
+        Ok(statement::parse_condition(sql, &self.variables)?.to_string())
+    }
+
     /// Plans a statement; tables named by a path are looked up where the path says.
     pub async fn plan(&self, statement: Statement) -> Result<LogicalPlan> {
         for path in statement.paths() {

@@ -67,11 +67,14 @@ pub(super) async fn tune(args: &TuneArgs) -> Result<()> {
         bar.enable_steady_tick(Duration::from_millis(100));
     }
     let mut stopped = false;
+    // Once for all trials: between two of them nobody would hear it.
+    let stop = tokio::signal::ctrl_c();
+    tokio::pin!(stop);
     loop {
         let told = |step: &str| bar.iter().for_each(|bar| bar.set_message(step.to_owned()));
         let next = tokio::select! {
             next = tuning.next(told) => next?.is_some(),
-            _ = tokio::signal::ctrl_c() => {
+            _ = &mut stop => {
                 engine.cancel().await;
                 stopped = true;
                 false
@@ -92,7 +95,7 @@ pub(super) async fn tune(args: &TuneArgs) -> Result<()> {
     }
     let told = tell(&tuning, &root);
     let done = tuning.done().len();
-    tuning.end().await;
+    tuning.end().await?;
     told?;
     match stopped {
         true => Err(Error::Steps(format!("stopped after {done} of {total} trials; they are in the table '{TRIALS}'"))),
@@ -172,8 +175,9 @@ fn tell(tuning: &Tuning, root: &Path) -> Result<()> {
     eprintln!("steps run: {}", made.join(", "));
     let path = root.join(TUNED);
     let about = format!("# The best of {} trials of `lakeside tune`: {}", tuning.done().len(), worth(&found));
-    let vars: Vec<String> =
-        names.iter().zip(&best.values).map(|(name, value)| setting(name, value).replacen('=', " = ", 1)).collect();
+    let fixed = tuning.fixed().iter().map(|(name, value)| (name.as_str(), value));
+    let vars = names.iter().copied().zip(&best.values).chain(fixed);
+    let vars: Vec<String> = vars.map(|(name, value)| setting(name, value).replacen('=', " = ", 1)).collect();
     std::fs::write(&path, format!("{about}\n[vars]\n{}\n", vars.join("\n")))
         .map_err(|e| Error::Io(path.display().to_string(), e))?;
     eprintln!("best: trial {}, {}: {}", best.number, values(&names, &best.values), worth(&found));

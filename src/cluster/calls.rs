@@ -34,6 +34,8 @@ struct Job {
     handed: Handed,
     /// The latest attempt at each stage that a task has succeeded in.
     succeeded: BTreeMap<u32, u32>,
+    /// How many operators the first report of each stage told of.
+    operators: BTreeMap<u32, usize>,
     given_up: Option<GivenUp>,
 }
 
@@ -70,6 +72,17 @@ impl Record {
                 let latest = job.succeeded.entry(task.stage_id).or_default();
                 *latest = task.stage_attempt_num.max(*latest);
             });
+        }
+    }
+
+    /// Drops metrics of tasks whose part of a stage has another number of operators than that of the first: tasks of a UNION
+    /// may have some of its inputs only. Ballista 55.0 would refuse the report, and wait for the task for ever.
+    fn level(&self, reports: &mut [TaskStatus]) {
+        for task in reports.iter_mut().filter(|task| !task.metrics.is_empty()) {
+            let count = task.metrics.len();
+            if self.with(&task.job_id, |job| *job.operators.entry(task.stage_id).or_insert(count)) != count {
+                task.metrics.clear();
+            }
         }
     }
 
@@ -138,7 +151,8 @@ impl Calls {
     }
 
     /// Answers a poll for the first time.
-    async fn poll(&self, executor: &str, request: Request<PollWorkParams>) -> Result<PollWorkResult, Status> {
+    async fn poll(&self, executor: &str, mut request: Request<PollWorkParams>) -> Result<PollWorkResult, Status> {
+        self.record.level(&mut request.get_mut().task_status);
         self.record.succeeded(&request.get_ref().task_status);
         let mut answer = self.scheduler.poll_work(request).await?.into_inner();
         for job in self.record.spoilt_by(&answer.tasks) {

@@ -141,9 +141,14 @@ impl Cluster {
         let planner =
             BallistaQueryPlanner::<LogicalPlanNode>::with_extension(url, config, Arc::new(LogicalCodec::default()));
         let plan = portable(plan, session).await?;
+        let mut planned_once = false;
+        plan.apply_with_subqueries(|node| {
+            planned_once |= matches!(node, LogicalPlan::Union(_));
+            Ok(TreeNodeRecursion::Continue)
+        })?;
         let plan = planner.create_physical_plan(&plan, session).await?;
         match plan.downcast_ref::<Query>() {
-            Some(_) => Ok(Arc::new(JobExec { query: plan, cluster: self.clone() })),
+            Some(_) => Ok(Arc::new(JobExec { query: plan, cluster: self.clone(), planned_once })),
             None => Ok(plan),
         }
     }
@@ -183,6 +188,8 @@ const ATTEMPTS: usize = 4;
 struct JobExec {
     query: Arc<dyn ExecutionPlan>,
     cluster: Cluster,
+    /// Never adaptively, whatever is set: in Ballista 55.0 adaptive tasks of a UNION may read some of its rows twice.
+    planned_once: bool,
 }
 
 impl JobExec {
@@ -192,7 +199,10 @@ impl JobExec {
         loop {
             // By its name a job is found even before the scheduler has told its number.
             let listed = Listed::new(&self.cluster.running);
-            let config = context.session_config().clone().with_ballista_job_name(&listed.name);
+            let mut config = context.session_config().clone().with_ballista_job_name(&listed.name);
+            if self.planned_once {
+                config = config.with_ballista_adaptive_query_planner(false);
+            }
             let named = TaskContext::default().with_session_config(config).with_runtime(context.runtime_env());
             let mut rows = self.query.execute(partition, Arc::new(named))?;
             // Rows come when all of them are there.
@@ -201,9 +211,7 @@ impl JobExec {
             if let Some(Err(error)) = &first {
                 let given_up = self.given_up().await;
                 if given_up == Some(GivenUp::Stalled) {
-                    return exec_err!(
-                        "the scheduler has planned no next stage of the job; its log says why, and without adaptive planning (SET ballista.planner.adaptive.enabled = false) it may"
-                    );
+                    return exec_err!("the scheduler has planned no next stage of the job; its log says why");
                 }
                 if attempt < ATTEMPTS && (given_up.is_some() || errors::is_lost(error)) {
                     attempt += 1;

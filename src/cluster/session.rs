@@ -23,8 +23,7 @@ pub const MESSAGE_BYTES: usize = 64 << 20;
 /// The configuration of a local session, made fit for a cluster.
 ///
 /// Plans are made once, as they are on one machine. Ballista can plan anew after every stage
-/// (`SET ballista.planner.adaptive.enabled = true`), but it does so with rules of its own, and in 55.0 a plan that it
-/// spoils on the way, such as a sorted UNION of constants, leaves the job waiting for ever.
+/// (`SET ballista.planner.adaptive.enabled = true`), but it does so with rules of its own.
 pub fn upgrade(local: SessionConfig, security: &Security) -> SessionConfig {
     // Hash joins are what one machine takes; Ballista would sort both sides, so that they can be put on disk.
     let hash_joins = local.options().optimizer.prefer_hash_join;

@@ -12,17 +12,14 @@
 //! A vector's minimum is found exactly by a Cholesky factorisation, or neared by a few steps of conjugate gradients from where
 //! the vector was (Takács, Pilászy and Tikk 2011), which never write down its matrix.
 
-use faer::dyn_stack::{MemBuffer, MemStack};
-use faer::linalg::cholesky::llt::factor::{cholesky_in_place, cholesky_in_place_scratch};
-use faer::linalg::triangular_solve::{solve_lower_triangular_in_place, solve_upper_triangular_in_place};
-use faer::{Mat, Par};
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
 use super::cpu::{Cpu, Work};
 use super::csr::{Csr, entry};
+use super::least_squares::{AT_ONCE, Cholesky, Equation};
 use super::prefetch::prefetch;
-use super::simd::{LANES, add_product, add_scaled, dot, padded};
+use super::simd::{dot, padded};
 use super::vectors::{ROWS_AT_ONCE, Vectors};
 
 /// What is asked of a factorisation.
@@ -74,6 +71,13 @@ impl Settings {
         self.factors + if self.feedback == Feedback::Explicit { 2 } else { 0 }
     }
 
+    /// The settings by which vectors of this length are worked with, after they were found; `None` where they are too short.
+    pub fn of_vectors(width: usize, feedback: Feedback, regularization: f32) -> Option<Self> {
+        let biases = if feedback == Feedback::Explicit { 2 } else { 0 };
+        let factors = width.checked_sub(biases).filter(|factors| *factors > 0)?;
+        Some(Self { factors, iterations: 0, regularization, feedback, solver: Solver::Cholesky, seed: 0 })
+    }
+
     /// Where vectors begin.
     fn begin(&self, rows: usize, side: Side) -> Vectors {
         let mut vectors = Vectors::random(rows, self.factors, self.seed, side as u64);
@@ -122,6 +126,76 @@ pub fn factorize(users: &Csr, items: &Csr, settings: &Settings, go_on: impl Fn()
     (x, y)
 }
 
+/// Vectors of users that were not there when those of items were found: each at its minimum while the items stand still.
+/// `mean` is that of the ratings, for explicit feedback.
+pub fn fold_in(users: &Csr, items: &Vectors, settings: &Settings, mean: f32) -> Vectors {
+    let mut x = Vectors::zeros(users.rows(), items.factors);
+    improve(&mut x, users, items, settings, (Side::Users, mean));
+    if settings.feedback == Feedback::Explicit {
+        (0..users.rows()).for_each(|user| x.row_mut(user)[settings.factors] += mean);
+    }
+    x
+}
+
+/// What each of a user's items adds to the user's score of an item, at the minimum of the user's vector (Hu, Koren and Volinsky
+/// 2008, section 5): with `A` the matrix of the user's equation, `c_i (y_i · A⁻¹ y_j)`. With ratings, what they are above mean
+/// and bias takes the place of the confidence.
+pub struct Reasons<'a> {
+    items: &'a Vectors,
+    square: Vec<f32>,
+    settings: Settings,
+    mean: f32,
+    cholesky: Cholesky,
+}
+
+impl<'a> Reasons<'a> {
+    /// For scores by these vectors of items.
+    pub fn new(items: &'a Vectors, settings: Settings, mean: f32) -> Self {
+        let square = match settings.feedback {
+            Feedback::Implicit { .. } => items.square(settings.regularization),
+            Feedback::Explicit => Vec::new(),
+        };
+        Self { items, square, settings, mean, cholesky: Cholesky::new(items.stride()) }
+    }
+
+    /// The share of each entry of a user's row in the score of an item.
+    pub fn of(&mut self, row: &[u64], item: usize) -> Vec<(u32, f32)> {
+        let (items, settings, mean) = (self.items, &self.settings, self.mean);
+        let improve = Improve {
+            first: 0,
+            vectors: &mut [],
+            rows: &NOBODY,
+            y: items,
+            square: &[],
+            settings,
+            side: Side::Users,
+            mean,
+        };
+        let mut equation = Equation::default();
+        improve.gather(row, &mut equation);
+        let mut asked = items.row(item).to_vec();
+        if settings.feedback == Feedback::Explicit {
+            improve.take_biases(&mut equation, settings.factors + 1);
+            asked[settings.factors + 1] = 0.0;
+        }
+        let mut image = vec![0f32; asked.len()];
+        if !self.cholesky.solve_for(
+            &self.square,
+            &equation,
+            asked.iter().map(|&value| f64::from(value)).collect(),
+            &mut image,
+        ) {
+            return Vec::new();
+        }
+        let vectors = equation.near.chunks_exact(asked.len());
+        let share = |((&e, y), target): ((&u64, &[f32]), &f32)| (entry::column(e), target * dot(y, &image));
+        row.iter().zip(vectors).zip(&equation.target).map(share).collect()
+    }
+}
+
+/// Rows of nobody, where only the vectors of items are asked.
+static NOBODY: Csr = Csr { columns: 0, offsets: Vec::new(), entries: Vec::new() };
+
 /// The mean of all entries.
 pub fn mean(matrix: &Csr) -> f32 {
     let sum: f64 = matrix.entries.iter().map(|&e| f64::from(entry::value(e))).sum();
@@ -151,11 +225,6 @@ fn improve(x: &mut Vectors, rows: &Csr, y: &Vectors, settings: &Settings, (side,
     });
 }
 
-/// Steps of conjugate gradients.
-const STEPS: usize = 3;
-/// Vectors that are taken together; as many are fetched ahead.
-const AT_ONCE: usize = 8;
-
 /// A group of rows to be improved.
 struct Improve<'a> {
     first: usize,
@@ -167,17 +236,6 @@ struct Improve<'a> {
     settings: &'a Settings,
     side: Side,
     mean: f32,
-}
-
-/// The least squares of one row: `A x = b` with `A = base + Σ more y yᵀ` and `b = Σ target y` over the row's vectors.
-#[derive(Default)]
-struct Equation {
-    /// The vectors one after the other: what is read often had better be near.
-    near: Vec<f32>,
-    more: Vec<f32>,
-    target: Vec<f32>,
-    /// What is on the diagonal where there is no square.
-    diagonal: f32,
 }
 
 impl Work for Improve<'_> {
@@ -206,7 +264,7 @@ impl Work for Improve<'_> {
                 }
                 let solved = cholesky.as_mut().is_some_and(|cholesky| cholesky.solve(self.square, &equation, x));
                 if !solved {
-                    self.step(&equation, x, &mut scratch);
+                    equation.step(self.square, x, &mut scratch);
                 }
             }
             if explicit {
@@ -249,131 +307,6 @@ impl Improve<'_> {
         for (target, vector) in equation.target.iter_mut().zip(vectors) {
             *target -= std::mem::take(&mut vector[place]);
         }
-    }
-
-    /// A few steps of conjugate gradients.
-    #[inline(always)]
-    fn step(&self, equation: &Equation, x: &mut [f32], scratch: &mut [Vec<f32>; 3]) {
-        let [residual, direction, image] = scratch;
-        // b - A x, with the vectors of the row read once.
-        self.times_base(equation, x, image);
-        residual.iter_mut().zip(image.iter()).for_each(|(r, a)| *r = -a);
-        equation.add_vectors(x, residual, |target, more, dot| target - more * dot);
-        direction.copy_from_slice(residual);
-        let mut left = dot(residual, residual);
-        for _ in 0..STEPS {
-            if left < 1e-20 {
-                break;
-            }
-            self.times_base(equation, direction, image);
-            equation.add_vectors(direction, image, |_, more, dot| more * dot);
-            let step = left / dot(direction, image);
-            add_scaled(x, step, direction);
-            add_scaled(residual, -step, image);
-            let next = dot(residual, residual);
-            let keep = next / left;
-            direction.iter_mut().zip(residual.iter()).for_each(|(d, r)| *d = r + keep * *d);
-            left = next;
-        }
-    }
-
-    #[inline(always)]
-    fn times_base(&self, equation: &Equation, x: &[f32], out: &mut [f32]) {
-        if self.square.is_empty() {
-            out.iter_mut().zip(x).for_each(|(out, x)| *out = equation.diagonal * x);
-            return;
-        }
-        for (chunk, out) in out.as_chunks_mut::<LANES>().0.iter_mut().enumerate() {
-            let mut sums = [0f32; LANES];
-            for (row, &factor) in self.square.chunks_exact(x.len()).zip(x) {
-                sums = add_product(sums, factor, &row.as_chunks::<LANES>().0[chunk]);
-            }
-            *out = sums;
-        }
-    }
-}
-
-impl Equation {
-    /// Adds to `sum` each of the row's vectors, times what `factor` makes of its target, its `more` and its inner product
-    /// with x. A few vectors are taken together, so that sums stay in registers.
-    #[inline(always)]
-    fn add_vectors(&self, x: &[f32], sum: &mut [f32], factor: impl Fn(f32, f32, f32) -> f32) {
-        let stride = x.len();
-        let terms = self.target.chunks(AT_ONCE).zip(self.more.chunks(AT_ONCE));
-        for ((target, more), near) in terms.zip(self.near.chunks(AT_ONCE * stride)) {
-            let vector = |at: usize| &near[at * stride..(at + 1) * stride];
-            // Missing vectors are the first again, and count nothing.
-            let vectors: [&[f32]; AT_ONCE] = std::array::from_fn(|at| vector(if at < more.len() { at } else { 0 }));
-            let mut factors = [0f32; AT_ONCE];
-            for (((out, &target), &more), y) in factors.iter_mut().zip(target).zip(more).zip(&vectors) {
-                *out = factor(target, more, dot(y, x));
-            }
-            for (chunk, sum) in sum.as_chunks_mut::<LANES>().0.iter_mut().enumerate() {
-                let mut added = *sum;
-                for (y, factor) in vectors.iter().zip(factors) {
-                    added = add_product(added, factor, &y.as_chunks::<LANES>().0[chunk]);
-                }
-                *sum = added;
-            }
-        }
-    }
-}
-
-/// Room for an equation to be written down and solved.
-struct Cholesky {
-    sum: Vec<f32>,
-    matrix: Mat<f64>,
-    solution: Mat<f64>,
-    scratch: MemBuffer,
-}
-
-impl Cholesky {
-    fn new(stride: usize) -> Self {
-        Self {
-            sum: vec![0f32; stride * stride],
-            matrix: Mat::zeros(stride, stride),
-            solution: Mat::zeros(stride, 1),
-            scratch: MemBuffer::new(cholesky_in_place_scratch::<f64>(stride, Par::Seq, Default::default())),
-        }
-    }
-
-    /// Puts the solution into x; false where rounding has left no positive definite matrix.
-    #[inline(always)]
-    fn solve(&mut self, square: &[f32], equation: &Equation, x: &mut [f32]) -> bool {
-        let stride = x.len();
-        if square.is_empty() {
-            self.sum.fill(0.0);
-            (0..stride).for_each(|at| self.sum[at * stride + at] = equation.diagonal);
-        } else {
-            self.sum.copy_from_slice(square);
-        }
-        for (y, &more) in equation.near.chunks_exact(stride).zip(&equation.more) {
-            for (row, &factor) in self.sum.chunks_exact_mut(stride).zip(y) {
-                add_scaled(row, more * factor, y);
-            }
-        }
-        let mut right = vec![0f64; stride];
-        for (y, &target) in equation.near.chunks_exact(stride).zip(&equation.target) {
-            right.iter_mut().zip(y).for_each(|(sum, y)| *sum += f64::from(target) * f64::from(*y));
-        }
-        for at in 0..stride {
-            let row = &self.sum[at * stride..(at + 1) * stride];
-            row.iter().enumerate().for_each(|(column, &value)| self.matrix[(at, column)] = f64::from(value));
-            // Numbers that only fill vectors up have nothing to say.
-            if row[at] == 0.0 {
-                self.matrix[(at, at)] = 1.0;
-            }
-            self.solution[(at, 0)] = right[at];
-        }
-        let stack = MemStack::new(&mut self.scratch);
-        let done = cholesky_in_place(self.matrix.as_mut(), Default::default(), Par::Seq, stack, Default::default());
-        if done.is_err() {
-            return false;
-        }
-        solve_lower_triangular_in_place(self.matrix.as_ref(), self.solution.as_mut(), Par::Seq);
-        solve_upper_triangular_in_place(self.matrix.transpose(), self.solution.as_mut(), Par::Seq);
-        x.iter_mut().enumerate().for_each(|(at, x)| *x = self.solution[(at, 0)] as f32);
-        true
     }
 }
 
@@ -462,6 +395,31 @@ mod tests {
                             assert!(loss(&other, &y) > least - 1e-3, "{feedback:?} {solver:?} {at} {by}");
                         }
                     }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn folding_in_and_reasons() {
+        let triples: Vec<(u32, u32, f32)> =
+            (0..60u32).map(|n| (n * 7 % 12, n * 11 % 9, 1.0 + (n * 5 % 4) as f32)).collect();
+        let (users, items) = matrices(&triples, 12, 9);
+        for feedback in [SETTINGS.feedback, Feedback::Explicit] {
+            let settings = Settings { feedback, iterations: 200, solver: Solver::Cholesky, ..SETTINGS };
+            let (x, y) = factorize(&users, &items, &settings, || true);
+            let again = fold_in(&users, &y, &settings, mean(&users));
+            for (a, b) in x.values.iter().zip(&again.values) {
+                assert!((a - b).abs() < 2e-3, "{feedback:?}: {a} {b}");
+            }
+            let mut reasons = Reasons::new(&y, settings, mean(&users));
+            for user in 0..12 {
+                for item in 0..9 {
+                    let sum: f32 = reasons.of(users.row(user), item).iter().map(|(_, share)| share).sum();
+                    let explicit = feedback == Feedback::Explicit;
+                    let own = if explicit { mean(&users) + y.row(item)[6] } else { 0.0 };
+                    let score = dot(again.row(user), y.row(item));
+                    assert!((sum + own - score).abs() < 2e-3, "{feedback:?} {user} {item}: {sum} {own} {score}");
                 }
             }
         }

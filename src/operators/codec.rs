@@ -7,19 +7,24 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::node::Task;
-use super::{diversify, ease, factorize, nearest, neighbors, predict, ranking_metrics, recommend};
+use super::{
+    diversify, explain_pair, factorize, fold_in, linear, nearest, neighbors, predict, ranking_metrics, recommend,
+};
 
 /// How a task is read from bytes.
 type Decode = fn(&[u8]) -> Result<Arc<dyn Task>>;
 
 /// Every task by its name.
-const TASKS: [(&str, Decode); 8] = [
+const TASKS: [(&str, Decode); 11] = [
     ("Neighbors", read::<neighbors::NeighborsTask>),
-    ("Ease", read::<ease::EaseTask>),
+    ("Ease", read::<linear::LinearTask>),
+    ("Slim", read::<linear::LinearTask>),
     ("Recommend", read::<recommend::RecommendTask>),
     ("Factorize", read::<factorize::FactorizeTask>),
     ("Nearest", read::<nearest::NearestTask>),
     ("Diversify", read::<diversify::DiversifyTask>),
+    ("FoldIn", read::<fold_in::FoldInTask>),
+    ("ExplainPair", read::<explain_pair::ExplainTask>),
     ("Predict", read::<predict::PredictTask>),
     ("RankingMetrics", read::<ranking_metrics::MetricsTask>),
 ];

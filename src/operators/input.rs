@@ -9,6 +9,7 @@ use datafusion::logical_expr::{Expr, ExprSchemable, LogicalPlan, LogicalPlanBuil
 use super::arguments::nearest;
 use super::collect::Columns;
 use super::ids::value_type;
+use super::vectors::VectorInput;
 
 /// The relation given for one argument, and the columns chosen from it so far.
 pub struct Input {
@@ -221,6 +222,55 @@ impl Input {
         let chosen: Vec<Expr> =
             self.chosen.into_iter().enumerate().map(|(at, expr)| expr.alias(format!("column_{at}"))).collect();
         LogicalPlanBuilder::from(self.plan).project(chosen)?.build()
+    }
+}
+
+/// The inputs of an operator as they come together: their plans, and how those of ids are read.
+pub struct Inputs {
+    operator: &'static str,
+    /// Whether rows with NULL are left out.
+    pub skip_nulls: bool,
+    /// The plans of all inputs.
+    pub plans: Vec<LogicalPlan>,
+    /// How the inputs that have ids and at most a weight are read; these come first.
+    pub columns: Vec<Columns>,
+}
+
+impl Inputs {
+    /// None yet.
+    pub fn new(operator: &'static str, skip_nulls: bool) -> Self {
+        Self { operator, skip_nulls, plans: Vec::new(), columns: Vec::new() }
+    }
+
+    /// Adds an input with these columns as ids of these types, and a weight; returns where it stands.
+    pub fn add(&mut self, mut input: Input, ids: &[(usize, &DataType)], weight: Option<usize>) -> Result<usize> {
+        self.columns.push(Columns {
+            operator: self.operator.into(),
+            ids: ids.iter().map(|(column, _)| input.name(*column)).collect(),
+            types: ids.iter().map(|(_, data_type)| (*data_type).clone()).collect(),
+            weight: weight.map(|column| input.name(column)),
+            skip_nulls: self.skip_nulls,
+        });
+        for (column, data_type) in ids {
+            input.choose_id(*column, data_type)?;
+        }
+        if let Some(weight) = weight {
+            input.choose_weight(weight)?;
+        }
+        self.plans.push(input.into_plan()?);
+        Ok(self.plans.len() - 1)
+    }
+
+    /// Adds a neighbor table of ids of this type.
+    pub fn add_neighbors(&mut self, input: Input, id: &DataType) -> Result<usize> {
+        let (own, neighbor, score) = input.neighbors()?;
+        self.add(input, &[(own, id), (neighbor, id)], Some(score))
+    }
+
+    /// Adds a table of vectors of ids of this type.
+    pub fn add_vectors(&mut self, input: Input, id: &DataType) -> Result<()> {
+        self.plans.push(VectorInput::new(input, Some(id))?.plan);
+        Ok(())
     }
 }
 

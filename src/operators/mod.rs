@@ -19,12 +19,15 @@ pub mod collect;
 pub mod diversify;
 pub mod ease;
 pub mod exec;
+pub mod explain_pair;
 pub mod factorize;
+pub mod fold_in;
 pub mod found;
 pub mod fuse;
 pub mod gather;
 pub mod ids;
 pub mod input;
+pub mod linear;
 pub mod nearest;
 pub mod neighbors;
 pub mod node;
@@ -34,6 +37,7 @@ pub mod ranking_metrics;
 pub mod recommend;
 pub mod row_number;
 pub mod shares;
+pub mod slim;
 pub mod sorted;
 pub mod spill;
 pub mod split;
@@ -42,11 +46,13 @@ pub mod vectors;
 pub mod write;
 
 /// Every operator that SQL can name.
-pub const ALL: [&dyn planner::Operator; 11] = [
+pub const ALL: [&dyn planner::Operator; 14] = [
     &neighbors::NeighborsOperator,
     &ease::EaseOperator,
+    &slim::SlimOperator,
     &recommend::RecommendOperator,
     &factorize::FactorizeOperator,
+    &fold_in::FoldInOperator,
     &nearest::NearestOperator,
     &predict::PredictOperator,
     &fuse::FuseOperator,
@@ -54,4 +60,5 @@ pub const ALL: [&dyn planner::Operator; 11] = [
     &split::SplitOperator,
     &ranking_metrics::RankingMetricsOperator,
     &ranking_metrics::CompareRankingsOperator,
+    &explain_pair::ExplainPairOperator,
 ];

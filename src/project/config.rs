@@ -83,14 +83,20 @@ pub struct Tune {
 pub struct Values(pub Vec<ScalarValue>);
 
 impl Values {
-    /// Whole numbers beside others become such. None where types differ, or nothing is there.
+    /// Each value once; whole numbers beside others become such. None where types differ, or nothing is there.
     fn of_one_type(values: Vec<ScalarValue>) -> Option<Self> {
         let fractions = values.iter().any(|value| matches!(value, ScalarValue::Float64(_)));
         let widened = |value: ScalarValue| match value {
             ScalarValue::Int64(Some(number)) if fractions => ScalarValue::from(number as f64),
             other => other,
         };
-        let values: Vec<ScalarValue> = values.into_iter().map(widened).collect();
+        let mut distinct: Vec<ScalarValue> = Vec::new();
+        for value in values.into_iter().map(widened) {
+            if !distinct.contains(&value) {
+                distinct.push(value);
+            }
+        }
+        let values = distinct;
         let first = values.first()?.data_type();
         values.iter().all(|value| value.data_type() == first).then_some(Self(values))
     }

@@ -24,6 +24,9 @@ use crate::session::{Limits, Session};
 /// The table that every trial stands in.
 pub const TRIALS: &str = "trials";
 
+/// The columns of the table beside the variables.
+const COLUMNS: [&str; 8] = ["trial", "value", "ci_low", "ci_high", "seconds", "steps_made", "steps_kept", "error"];
+
 /// The most combinations that are looked at.
 const MOST: usize = 1_000_000;
 
@@ -109,8 +112,10 @@ pub struct Tuning {
     uses: HashMap<String, usize>,
     /// How often each step was made.
     made: BTreeMap<String, usize>,
-    /// The run under whose name a step is being written.
-    writing: Option<String>,
+    /// The runs under whose names steps were begun that are not kept.
+    unfinished: Vec<String>,
+    /// Values of variables that are the same for all trials, where they are not those of the project.
+    fixed: Vec<(String, ScalarValue)>,
     done: Vec<Trial>,
 }
 
@@ -122,6 +127,17 @@ impl Tuning {
             let message = format!("tune writes the table '{TRIALS}', which the project has already; rename that one");
             return Err(Error::project(plan.root.join(FILE), None, message));
         }
+        if let Some(name) = plan.vary.keys().find(|name| COLUMNS.contains(&name.as_str())) {
+            let others = COLUMNS.join(", ");
+            return Err(Error::Usage(format!(
+                "variable '{name}' has the name of a column of {TRIALS}, which has {others}; rename it"
+            )));
+        }
+        let fixed = project.config.vars.iter().filter(|(name, _)| {
+            let set = |setting: &String| setting.split_once('=').is_some_and(|(set, _)| set == name.as_str());
+            plan.variables.iter().any(set) && !plan.vary.contains_key(*name) && !plan.folds.contains_key(*name)
+        });
+        let fixed = fixed.map(|(name, value)| (name.clone(), value.clone())).collect();
         let size = plan.vary.values().try_fold(1usize, |size, values| size.checked_mul(values.0.len()));
         if size.is_none_or(|size| size > MOST) {
             return Err(Error::Usage(format!("more than {MOST} combinations; give fewer values")));
@@ -146,7 +162,8 @@ impl Tuning {
             kept: HashMap::new(),
             uses: HashMap::new(),
             made: BTreeMap::new(),
-            writing: None,
+            unfinished: Vec::new(),
+            fixed,
             done: Vec::new(),
             plan,
         };
@@ -167,6 +184,11 @@ impl Tuning {
     /// The names of the variables that are varied.
     pub fn names(&self) -> Vec<&str> {
         self.plan.vary.keys().map(String::as_str).collect()
+    }
+
+    /// Values of variables that are the same for all trials, where they are not those of the project.
+    pub fn fixed(&self) -> &[(String, ScalarValue)] {
+        &self.fixed
     }
 
     /// The trials that are done.
@@ -210,14 +232,16 @@ impl Tuning {
         Ok(self.done.last())
     }
 
-    /// Removes all that was put aside.
-    pub async fn end(mut self) {
+    /// Makes sure that all trials are in the table, and removes all that was put aside.
+    pub async fn end(mut self) -> Result<()> {
+        let published = if self.done.is_empty() { Ok(()) } else { self.publish().await };
         let kept = std::mem::take(&mut self.kept).into_values().map(|staged| staged.run);
-        for run in kept.chain(self.writing.take()) {
+        for run in kept.chain(std::mem::take(&mut self.unfinished)) {
             // What cannot be removed now is removed when the next run begins.
             let _ = self.lake.discard(&run).await;
         }
         let _ = self.lake.end(&self.id).await;
+        published
     }
 
     fn fold(&self, values: &[ScalarValue], fold: &[ScalarValue]) -> Result<Fold> {
@@ -235,7 +259,16 @@ impl Tuning {
         let mut keys: Vec<String> = Vec::new();
         for (at, step) in project.graph.steps().iter().enumerate() {
             let read = project.graph.needs(at).iter().map(|&need| keys[need].as_str());
-            let text = std::iter::once(step.statement.text().as_str()).chain(read).collect::<Vec<_>>().join("\0");
+            // Whether promises hold is part of what was made, and they may name variables, too.
+            let header = &step.header;
+            let promises = format!("{:?}{:?}", header.key.as_ref().map(|(columns, _)| columns), header.partition_by);
+            let mut parts = vec![step.statement.text(), promises];
+            for (check, _) in &header.checks {
+                // What cannot be parsed fails where the step is made.
+                parts.push(project.session.condition_text(check).unwrap_or_else(|_| check.clone()));
+            }
+            parts.extend(read.map(str::to_owned));
+            let text = parts.join("\0");
             keys.push(format!("{:016x}", XxHash64::oneshot(0, text.as_bytes())));
         }
         Ok(Fold { project, steps, keys })
@@ -267,8 +300,9 @@ impl Tuning {
             } else {
                 told(&step.name);
                 let run = format!("{}-{}", self.id, keys[at]);
-                self.writing = Some(run.clone());
+                self.unfinished.push(run.clone());
                 let staged = stage(&project.session, &self.lake, step, &run).await?;
+                self.unfinished.pop();
                 self.kept.insert(keys[at].clone(), staged);
                 *made += 1;
                 *self.made.entry(step.name.clone()).or_default() += 1;

@@ -14,3 +14,4 @@ mod slt;
 mod storage;
 mod support;
 mod tidy;
+mod tune;

@@ -52,11 +52,12 @@ impl AggregateUDFImpl for Quantiles {
 
     fn accumulator(&self, args: AccumulatorArgs) -> Result<Box<dyn Accumulator>> {
         let given = constant(&args, 1, "quantiles", "n")?;
+        let whole = given.data_type().is_integer();
         let n = match given.cast_to(&DataType::Int64) {
-            Ok(ScalarValue::Int64(Some(n @ 2..=100_000))) => n,
+            Ok(ScalarValue::Int64(Some(n @ 2..=100_000))) if whole => n,
             _ => return plan_err!("quantiles: n must be a whole number from 2 to 100000, not {given}"),
         };
-        Ok(Box::new(Sorted::new(move |values| {
+        Ok(Box::new(Sorted::new(args.is_distinct, move |values| {
             if values.is_empty() {
                 return ScalarValue::try_from(&data_type());
             }

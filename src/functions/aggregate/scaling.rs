@@ -43,6 +43,10 @@ type Method = fn(&[f64]) -> (f64, f64);
 const METHODS: [(&str, Method); 3] = [("standard", standard), ("min_max", min_max), ("robust", robust)];
 
 fn standard(values: &[f64]) -> (f64, f64) {
+    if values[0] == values[values.len() - 1] {
+        // Exactly, where sums would be rounded.
+        return (values[0], 0.0);
+    }
     let n = values.len() as f64;
     let mean = values.iter().sum::<f64>() / n;
     (mean, (values.iter().map(|value| (value - mean).powi(2)).sum::<f64>() / n).sqrt())
@@ -76,7 +80,7 @@ impl AggregateUDFImpl for Scaling {
         let Some((_, method)) = named else {
             return plan_err!("scaling: method must be standard, min_max or robust, not {given}");
         };
-        Ok(Box::new(Sorted::new(|values| {
+        Ok(Box::new(Sorted::new(args.is_distinct, |values| {
             if values.is_empty() {
                 return ScalarValue::try_from(&DataType::Struct(fields()));
             }

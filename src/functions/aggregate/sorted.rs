@@ -16,6 +16,7 @@ use datafusion::physical_expr::expressions::Literal;
 /// Values as they come, for what is made of them when all are there, sorted. NULL and NaN are left out.
 pub struct Sorted {
     values: Vec<f64>,
+    distinct: bool,
     finish: Box<dyn Fn(&[f64]) -> Result<ScalarValue> + Send + Sync>,
 }
 
@@ -26,9 +27,9 @@ impl std::fmt::Debug for Sorted {
 }
 
 impl Sorted {
-    /// Ends with `finish`.
-    pub fn new(finish: impl Fn(&[f64]) -> Result<ScalarValue> + Send + Sync + 'static) -> Self {
-        Self { values: Vec::new(), finish: Box::new(finish) }
+    /// Ends with `finish`, of equal values of one where only distinct ones count.
+    pub fn new(distinct: bool, finish: impl Fn(&[f64]) -> Result<ScalarValue> + Send + Sync + 'static) -> Self {
+        Self { values: Vec::new(), distinct, finish: Box::new(finish) }
     }
 
     /// The columns in which partial aggregates go from one stage to the next.
@@ -62,6 +63,9 @@ impl Accumulator for Sorted {
 
     fn evaluate(&mut self) -> Result<ScalarValue> {
         self.values.sort_unstable_by(f64::total_cmp);
+        if self.distinct {
+            self.values.dedup();
+        }
         (self.finish)(&self.values)
     }
 

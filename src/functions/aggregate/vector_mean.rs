@@ -13,6 +13,8 @@ use datafusion::logical_expr::function::{AccumulatorArgs, StateFieldsArgs};
 use datafusion::logical_expr::{Accumulator, AggregateUDFImpl, Documentation, Signature, TypeSignature, Volatility};
 use datafusion_macros::user_doc;
 
+use crate::functions::scalar::element_type;
+
 /// See the documentation attribute.
 #[user_doc(
     doc_section(label = "Array Functions"),
@@ -54,6 +56,10 @@ impl AggregateUDFImpl for VectorMean {
         ) {
             return plan_err!("vector_mean: vector must be a list of numbers, not {}", types[0]);
         }
+        match element_type(&types[0]) {
+            element if element.is_numeric() || element.is_null() => {}
+            other => return plan_err!("vector_mean: vector must be a list of numbers, not of {other}"),
+        }
         match types.get(1) {
             Some(weight) if !(weight.is_numeric() || weight.is_null()) => {
                 plan_err!("vector_mean: weight must be a number, not {weight}")
@@ -62,8 +68,11 @@ impl AggregateUDFImpl for VectorMean {
         }
     }
 
-    fn accumulator(&self, _: AccumulatorArgs) -> Result<Box<dyn Accumulator>> {
-        Ok(Box::new(Sums::default()))
+    fn accumulator(&self, args: AccumulatorArgs) -> Result<Box<dyn Accumulator>> {
+        if args.is_distinct {
+            return plan_err!("vector_mean: DISTINCT is not possible; select distinct rows in a subquery");
+        }
+        Ok(Box::new(Sums { weighted: args.exprs.len() > 1, sums: Vec::new() }))
     }
 
     fn state_fields(&self, args: StateFieldsArgs) -> Result<Vec<FieldRef>> {
@@ -88,20 +97,24 @@ fn steps(number: f64) -> Result<i128> {
     }
 }
 
-/// The sum of weights, then those of the numbers; empty before the first vector.
-#[derive(Debug, Default)]
-struct Sums(Vec<i128>);
+#[derive(Debug)]
+struct Sums {
+    /// Whether the second column is the weight: it may be what rows are ordered by.
+    weighted: bool,
+    /// The sum of weights, then those of the numbers; empty before the first vector.
+    sums: Vec<i128>,
+}
 
 impl Sums {
     fn add(&mut self, others: impl ExactSizeIterator<Item = Result<i128>>) -> Result<()> {
-        if self.0.is_empty() {
-            self.0.resize(others.len(), 0);
+        if self.sums.is_empty() {
+            self.sums.resize(others.len(), 0);
         }
-        if self.0.len() != others.len() {
-            let (a, b) = (self.0.len() - 1, others.len() - 1);
+        if self.sums.len() != others.len() {
+            let (a, b) = (self.sums.len() - 1, others.len() - 1);
             return exec_err!("vector_mean: vectors of {a} and of {b} numbers; they must be as many");
         }
-        for (sum, other) in self.0.iter_mut().zip(others) {
+        for (sum, other) in self.sums.iter_mut().zip(others) {
             let Some(added) = sum.checked_add(other?) else {
                 return exec_err!("vector_mean: sums leave the range of 1e20; scale weights or vectors down");
             };
@@ -115,7 +128,8 @@ impl Accumulator for Sums {
     fn update_batch(&mut self, columns: &[ArrayRef]) -> Result<()> {
         let lists = cast(&columns[0], &vectors())?;
         let lists = as_list_array(&lists)?;
-        let weights = columns.get(1).map(|weights| cast(weights, &DataType::Float64)).transpose()?;
+        let weights =
+            columns.get(1).filter(|_| self.weighted).map(|weights| cast(weights, &DataType::Float64)).transpose()?;
         let weights = weights.as_ref().map(|weights| weights.as_primitive::<Float64Type>());
         for row in 0..lists.len() {
             if lists.is_null(row) || weights.is_some_and(|weights| weights.is_null(row)) {
@@ -146,11 +160,11 @@ impl Accumulator for Sums {
     }
 
     fn state(&mut self) -> Result<Vec<ScalarValue>> {
-        Ok(vec![ScalarValue::Binary(Some(self.0.iter().flat_map(|sum| sum.to_le_bytes()).collect()))])
+        Ok(vec![ScalarValue::Binary(Some(self.sums.iter().flat_map(|sum| sum.to_le_bytes()).collect()))])
     }
 
     fn evaluate(&mut self) -> Result<ScalarValue> {
-        let Some((&weights, sums)) = self.0.split_first().filter(|(weights, _)| **weights != 0) else {
+        let Some((&weights, sums)) = self.sums.split_first().filter(|(weights, _)| **weights != 0) else {
             return ScalarValue::try_from(&vectors());
         };
         let means: Float32Array = sums.iter().map(|&sum| Some((sum as f64 / weights as f64) as f32)).collect();
@@ -160,6 +174,6 @@ impl Accumulator for Sums {
     }
 
     fn size(&self) -> usize {
-        size_of_val(self) + self.0.capacity() * size_of::<i128>()
+        size_of_val(self) + self.sums.capacity() * size_of::<i128>()
     }
 }

@@ -40,7 +40,7 @@ fn check_lists(function: &str, types: &[DataType]) -> Result<()> {
 }
 
 /// The type of a list's elements.
-fn element_type(list: &DataType) -> DataType {
+pub fn element_type(list: &DataType) -> DataType {
     match list {
         DataType::List(field)
         | DataType::LargeList(field)

@@ -49,14 +49,19 @@ impl ScalarUDFImpl for OneHot {
         if types[0].is_nested() {
             return plan_err!("one_hot: value must be one value, not {}", types[0]);
         }
-        super::check_lists("one_hot", &types[1..])?;
+        if !types[1].is_null() && super::element_type(&types[1]) == types[1] {
+            return plan_err!("one_hot: categories must be a list, not {}", types[1]);
+        }
         Ok(DataType::List(Arc::new(Field::new_list_field(DataType::Float32, true))))
     }
 
     fn invoke_with_args(&self, args: ScalarFunctionArgs) -> Result<ColumnarValue> {
         let scalar = args.args.iter().all(|value| matches!(value, ColumnarValue::Scalar(_)));
         let arrays = ColumnarValue::values_to_arrays(&args.args)?;
-        let values = cast(&arrays[0], &DataType::Utf8)?;
+        // As categories are written: 1 is 1.0 among doubles.
+        let element = super::element_type(arrays[1].data_type());
+        let values = if element.is_null() { Arc::clone(&arrays[0]) } else { cast(&arrays[0], &element)? };
+        let values = cast(&values, &DataType::Utf8)?;
         let values = as_string_array(&values)?;
         let lists = cast(&arrays[1], &DataType::List(Arc::new(Field::new_list_field(DataType::Utf8, true))))?;
         let lists = as_list_array(&lists)?;

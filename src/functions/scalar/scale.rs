@@ -49,6 +49,7 @@ impl ScalarUDFImpl for Scale {
             return plan_err!("scale: value must be a number, not {}", types[0]);
         }
         match &types[1] {
+            DataType::Null => Ok(DataType::Float64),
             DataType::Struct(given)
                 if given.len() == 2 && given.iter().zip(&fields()).all(|(a, b)| a.name() == b.name()) =>
             {
@@ -65,6 +66,10 @@ impl ScalarUDFImpl for Scale {
         let arrays = ColumnarValue::values_to_arrays(&args.args)?;
         let values = cast(&arrays[0], &DataType::Float64)?;
         let values = as_float64_array(&values)?;
+        if arrays[1].data_type().is_null() {
+            let nothing = Float64Array::from(vec![None; values.len()]);
+            return super::result(Arc::new(nothing) as ArrayRef, scalar);
+        }
         let learned = as_struct_array(&arrays[1])?;
         let [centers, widths] = [0, 1].map(|at| cast(learned.column(at), &DataType::Float64));
         let (centers, widths) = (centers?, widths?);

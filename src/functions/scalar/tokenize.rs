@@ -22,7 +22,7 @@ use crate::kernels::text;
     description = "The words of a text as a list, in the form that `normalize_text` gives them, repeated where the text repeats them. Scripts without spaces between words (Chinese, Japanese, Korean, Thai and their neighbors) give all pairs of characters that follow each other. With `ngrams` above 1, what stands together in up to so many tokens is added, joined by spaces, after stop words were left out. Unnested and counted it is what `neighbors` takes, with weighting => 'tfidf' or 'bm25'. NULL stays NULL.",
     syntax_example = "tokenize(text [, ngrams [, stop_words]])",
     sql_example = r#"> SELECT tokenize('The green tea, the BIG pack', 1, 'en');
-[green, tea, big, pack]
+[green, tea, pack]
 > SELECT * FROM neighbors((SELECT item_id, unnest(tokenize(name, 2, 'en')) AS token FROM products), weighting => 'bm25');"#,
     argument(name = "text", description = "Text of any string type."),
     argument(
@@ -80,8 +80,10 @@ impl ScalarUDFImpl for Tokenize {
     }
 
     fn return_type(&self, types: &[DataType]) -> Result<DataType> {
-        if !(types[0].is_string() || types[0].is_null()) {
-            return plan_err!("tokenize: text must be a string, not {}", types[0]);
+        match &types[0] {
+            DataType::Dictionary(_, values) if values.is_string() => {}
+            text if text.is_string() || text.is_null() => {}
+            other => return plan_err!("tokenize: text must be a string, not {other}"),
         }
         if let Some(other) = types.get(1).filter(|ngrams| !ngrams.is_integer()) {
             return plan_err!("tokenize: ngrams must be a whole number, not {other}");
@@ -146,6 +148,7 @@ fn stop_words(given: Option<&ColumnarValue>) -> Result<HashSet<String>> {
                     );
                 }
             },
+            (None, ScalarValue::List(list)) if list.values().is_empty() => Vec::new(),
             (None, ScalarValue::List(list)) if list.value_type().is_string() => {
                 let words = cast(list.values(), &DataType::Utf8)?;
                 words.as_string::<i32>().iter().flatten().map(str::to_owned).collect()

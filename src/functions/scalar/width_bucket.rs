@@ -46,10 +46,9 @@ impl ScalarUDFImpl for WidthBucket {
         if !(types[0].is_numeric() || types[0].is_null()) {
             return plan_err!("width_bucket: value must be a number, not {}", types[0]);
         }
-        if !matches!(
-            types[1],
-            DataType::List(_) | DataType::LargeList(_) | DataType::FixedSizeList(..) | DataType::Null
-        ) {
+        let element = super::element_type(&types[1]);
+        let numbers = (types[1].is_null() || element != types[1]) && (element.is_numeric() || element.is_null());
+        if !numbers {
             return plan_err!("width_bucket: thresholds must be a list of numbers, not {}", types[1]);
         }
         Ok(DataType::Int32)

@@ -12,6 +12,7 @@ pub use self::build::DiversifyTask;
 use super::arguments::Arguments;
 use super::collect::Columns;
 use super::input::Input;
+use super::neighbors::on_null;
 use super::node::OperatorNode;
 use super::planner::{OPERATORS, Operator};
 use super::vectors::VectorInput;
@@ -53,6 +54,7 @@ category ORDER BY rank) <= 3`.",
         .with_argument("items", "Rows of an item and a vector: of `factorize`, or of features.")
         .with_argument("lambda", "How much relevance counts, 0 to 1. Default 0.7.")
         .with_argument("k", "Items per user, at least 1. Default 20.")
+        .with_argument("on_null", "'error' or 'skip' rows of the lists with a NULL. Default 'error'.")
         .build()
     }
 
@@ -67,10 +69,14 @@ category ORDER BY rank) <= 3`.",
         };
         let lambda = arguments.number("lambda", 0.0..=1.0, context)?.unwrap_or(0.7) as f32;
         let k = arguments.integer("k", 1..=i64::from(i32::MAX), context)?.unwrap_or(20) as usize;
+        let skip_nulls = on_null(&mut arguments, context)?;
         arguments.finish()?;
         let mut lists = Input::new(NAME, "recommendations", lists);
         let (user, item, score) = match (lists.find("user_id"), lists.find("item_id"), lists.find("score")) {
             (Some(user), Some(item), Some(score)) => (user, item, score),
+            (_, _, None) if lists.find("rank").is_some() || lists.width() > 3 => {
+                return plan_err!("{}", lists.wants("columns user_id, item_id and score, of one model"));
+            }
             _ => (lists.at(0, "user")?, lists.at(1, "item")?, lists.at(2, "score")?),
         };
         let columns = Columns {
@@ -78,7 +84,7 @@ category ORDER BY rank) <= 3`.",
             ids: vec![lists.name(user), lists.name(item)],
             types: vec![lists.id_type(user), lists.id_type(item)],
             weight: Some(lists.name(score)),
-            skip_nulls: false,
+            skip_nulls,
         };
         let out = [lists.data_type(user), lists.data_type(item)];
         lists.choose_id(user, &columns.types[0])?;

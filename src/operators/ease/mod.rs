@@ -1,17 +1,14 @@
 //! `ease`: the weights by which items speak for items, of a linear autoencoder.
 
-mod build;
-
 use std::sync::Arc;
 
 use datafusion::common::{Result, plan_err};
 use datafusion::logical_expr::planner::RelationPlannerContext;
 use datafusion::logical_expr::{Documentation, LogicalPlan};
 
-pub use self::build::EaseTask;
-use self::build::Settings;
 use super::arguments::Arguments;
 use super::input::Input;
+use super::linear::{LinearTask, Method};
 use super::neighbors::on_null;
 use super::node::OperatorNode;
 use super::planner::{OPERATORS, Operator};
@@ -71,7 +68,7 @@ one more item, so it is for up to some ten thousand items; where memory is short
         let input = Input::new("ease", "interactions", interactions);
         let id_type = input.data_type(input.interactions()?.1);
         let (columns, plan) = input.into_interactions(skip_nulls)?;
-        let task = EaseTask::new(columns, id_type, Settings { regularization, k });
+        let task = LinearTask::new(columns, id_type, Method::Ease { regularization }, k);
         OperatorNode::plan(Arc::new(task), vec![plan])
     }
 }

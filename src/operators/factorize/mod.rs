@@ -77,25 +77,34 @@ fn method(arguments: &mut Arguments, context: &mut dyn RelationPlannerContext) -
         let (a, b, power) = (exponent("a", 0.5)?, exponent("b", 0.5)?, exponent("power", 1.0)?);
         return Ok(Method::Svd(svd::Settings { factors, iterations: iterations.unwrap_or(5), a, b, power, seed }));
     }
+    let (feedback, regularization) = feedback("factorize", arguments, context)?;
+    Ok(Method::Als(als::Settings {
+        factors,
+        iterations: iterations.unwrap_or(15),
+        regularization,
+        feedback,
+        solver: arguments.choice("solver", &Solver::NAMES, context)?.unwrap_or(Solver::ConjugateGradients),
+        seed,
+    }))
+}
+
+/// What weights mean and what large vectors cost, which whoever works with vectors of als must say alike.
+pub(super) fn feedback(
+    operator: &str,
+    arguments: &mut Arguments,
+    context: &mut dyn RelationPlannerContext,
+) -> Result<(Feedback, f32)> {
     let implicit = arguments.boolean("implicit", context)?.unwrap_or(true);
     let alpha = arguments.number("alpha", 0.0..=f64::INFINITY, context)?;
     let feedback = match (implicit, alpha) {
         (true, alpha) => Feedback::Implicit { alpha: alpha.unwrap_or(1.0) as f32 },
         (false, None) => Feedback::Explicit,
         (false, Some(_)) => {
-            return plan_err!("factorize: argument 'alpha' belongs to implicit feedback; ratings have no confidence");
+            return plan_err!("{operator}: argument 'alpha' belongs to implicit feedback; ratings have no confidence");
         }
     };
-    let regularization = arguments.number("regularization", 0.0..=f64::INFINITY, context)?.unwrap_or(0.05);
-    if regularization == 0.0 {
-        return plan_err!("factorize: argument 'regularization' must be above 0; without it vectors grow without end");
+    match arguments.number("regularization", 0.0..=f64::INFINITY, context)?.unwrap_or(0.05) {
+        0.0 => plan_err!("{operator}: argument 'regularization' must be above 0; without it vectors grow without end"),
+        regularization => Ok((feedback, regularization as f32)),
     }
-    Ok(Method::Als(als::Settings {
-        factors,
-        iterations: iterations.unwrap_or(15),
-        regularization: regularization as f32,
-        feedback,
-        solver: arguments.choice("solver", &Solver::NAMES, context)?.unwrap_or(Solver::ConjugateGradients),
-        seed,
-    }))
 }

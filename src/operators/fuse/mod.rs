@@ -47,12 +47,11 @@ QUALIFY rank <= $k";
 const CHAIN: &str = "
 WITH fused_lists AS (SELECT 1),
 fused_weights AS (SELECT DISTINCT model, 1.0 AS weight FROM fused_lists),
+turns AS (SELECT model, row_number() OVER (ORDER BY weight DESC, model) AS turn FROM fused_weights),
 placed AS (
-    SELECT
-        user_id, item_id,
-        row_number() OVER (PARTITION BY user_id ORDER BY weight DESC, model, rank, item_id) AS place
+    SELECT user_id, item_id, row_number() OVER (PARTITION BY user_id ORDER BY turn, rank, item_id) AS place
     FROM fused_lists
-    JOIN fused_weights USING (model)
+    JOIN turns USING (model)
 ),
 firsts AS (
     SELECT user_id, item_id, min(place) AS place

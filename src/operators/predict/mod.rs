@@ -13,12 +13,10 @@ use datafusion::logical_expr::{Documentation, LogicalPlan};
 use self::build::Model;
 pub use self::build::PredictTask;
 use super::arguments::Arguments;
-use super::collect::Columns;
-use super::input::Input;
+use super::input::{Input, Inputs};
 use super::neighbors::on_null;
 use super::node::OperatorNode;
 use super::planner::Operator;
-use super::vectors::VectorInput;
 use crate::kernels::scoring::Side;
 
 const NAME: &str = "predict";
@@ -64,13 +62,13 @@ impl Operator for PredictOperator {
             return plan_err!("{}", history.wants("a third column of numbers, the rating"));
         }
         let types = [history.id_type(user), history.id_type(item)];
-        let mut inputs = Inputs { skip_nulls: false, plans: Vec::new(), columns: Vec::new() };
+        let mut inputs = Inputs::new(NAME, false);
         let ids = [pairs.interactions()?.0, pairs.interactions()?.1];
         let out = ids.map(|column| (pairs.name(column), pairs.data_type(column)));
         inputs.skip_nulls = on_null(&mut arguments, context)?;
         inputs.add(pairs, &[(ids[0], &types[0]), (ids[1], &types[1])], None)?;
         inputs.add(history, &[(user, &types[0]), (item, &types[1])], rating)?;
-        let model = inputs.add_model(&mut arguments, &types, context)?;
+        let model = add_model(&mut inputs, &mut arguments, &types, context)?;
         let clip = arguments.boolean("clip", context)?.unwrap_or(true);
         arguments.finish()?;
         let task = PredictTask::new(inputs.columns, out, model, clip);
@@ -78,82 +76,52 @@ impl Operator for PredictOperator {
     }
 }
 
-struct Inputs {
-    skip_nulls: bool,
-    plans: Vec<LogicalPlan>,
-    /// Of pairs, the history, and neighbors.
-    columns: Vec<Columns>,
-}
-
-impl Inputs {
-    fn add(&mut self, mut input: Input, ids: &[(usize, &DataType)], weight: Option<usize>) -> Result<()> {
-        self.columns.push(Columns {
-            operator: NAME.into(),
-            ids: ids.iter().map(|(column, _)| input.name(*column)).collect(),
-            types: ids.iter().map(|(_, data_type)| (*data_type).clone()).collect(),
-            weight: weight.map(|column| input.name(column)),
-            skip_nulls: self.skip_nulls,
-        });
-        for (column, data_type) in ids {
-            input.choose_id(*column, data_type)?;
+/// Adds the tables of the model that is given.
+fn add_model(
+    inputs: &mut Inputs,
+    arguments: &mut Arguments,
+    types: &[DataType; 2],
+    context: &mut dyn RelationPlannerContext,
+) -> Result<Model> {
+    let mut given = |name| arguments.relation(name, context);
+    let neighbors = (given("item_neighbors")?, given("user_neighbors")?);
+    let vectors = (given("user_vectors")?, given("item_vectors")?);
+    let from = arguments.choice("baseline", &BASELINES, context)?;
+    let k = arguments.integer("k", 1..=i64::from(i32::MAX), context)?;
+    let least = arguments.integer("min_k", 1..=i64::from(i32::MAX), context)?;
+    let (side, argument, plan) = match (neighbors, vectors) {
+        ((Some(plan), None), (None, None)) => (Side::Items, "item_neighbors", plan),
+        ((None, Some(plan)), (None, None)) => (Side::Users, "user_neighbors", plan),
+        ((None, None), (None, None) | (Some(_), Some(_))) if k.is_some() || least.is_some() => {
+            return plan_err!(
+                "{NAME}: arguments 'k' and 'min_k' belong to neighbors; give item_neighbors or user_neighbors"
+            );
         }
-        if let Some(weight) = weight {
-            input.choose_weight(weight)?;
+        ((None, None), (Some(users), Some(items))) if from.is_none() => {
+            for (argument, plan, data_type) in [("user_vectors", users, &types[0]), ("item_vectors", items, &types[1])]
+            {
+                inputs.add_vectors(Input::new(NAME, argument, plan), data_type)?;
+            }
+            return Ok(Model::Vectors);
         }
-        self.plans.push(input.into_plan()?);
-        Ok(())
-    }
-
-    fn add_model(
-        &mut self,
-        arguments: &mut Arguments,
-        types: &[DataType; 2],
-        context: &mut dyn RelationPlannerContext,
-    ) -> Result<Model> {
-        let mut given = |name| arguments.relation(name, context);
-        let neighbors = (given("item_neighbors")?, given("user_neighbors")?);
-        let vectors = (given("user_vectors")?, given("item_vectors")?);
-        let from = arguments.choice("baseline", &BASELINES, context)?;
-        let k = arguments.integer("k", 1..=i64::from(i32::MAX), context)?;
-        let least = arguments.integer("min_k", 1..=i64::from(i32::MAX), context)?;
-        let (side, argument, plan) = match (neighbors, vectors) {
-            ((Some(plan), None), (None, None)) => (Side::Items, "item_neighbors", plan),
-            ((None, Some(plan)), (None, None)) => (Side::Users, "user_neighbors", plan),
-            ((None, None), (None, None) | (Some(_), Some(_))) if k.is_some() || least.is_some() => {
-                return plan_err!(
-                    "{NAME}: arguments 'k' and 'min_k' belong to neighbors; give item_neighbors or user_neighbors"
-                );
-            }
-            ((None, None), (Some(users), Some(items))) if from.is_none() => {
-                for (argument, plan, data_type) in
-                    [("user_vectors", users, &types[0]), ("item_vectors", items, &types[1])]
-                {
-                    self.plans.push(VectorInput::new(Input::new(NAME, argument, plan), Some(data_type))?.plan);
-                }
-                return Ok(Model::Vectors);
-            }
-            ((None, None), (Some(_), Some(_))) => {
-                return plan_err!("{NAME}: argument 'baseline' belongs to neighbors; vectors have their own");
-            }
-            ((None, None), (None, None)) if !matches!(from, None | Some(From::Biases)) => {
-                return plan_err!("{NAME}: without a model argument 'baseline' can only be 'bias'");
-            }
-            ((None, None), (None, None)) => return Ok(Model::Baseline),
-            _ => {
-                return plan_err!(
-                    "{NAME}: give one model: item_neighbors, or user_neighbors, or both user_vectors and item_vectors"
-                );
-            }
-        };
-        let input = Input::new(NAME, argument, plan);
-        let (id, neighbor, score) = input.neighbors()?;
-        let id_type = &types[usize::from(side == Side::Items)];
-        self.add(input, &[(id, id_type), (neighbor, id_type)], Some(score))?;
-        Ok(Model::Neighbors {
-            side,
-            k: k.unwrap_or(40) as usize,
-            least: least.unwrap_or(1) as usize,
-            from: from.unwrap_or(From::Biases),
-        })
-    }
+        ((None, None), (Some(_), Some(_))) => {
+            return plan_err!("{NAME}: argument 'baseline' belongs to neighbors; vectors have their own");
+        }
+        ((None, None), (None, None)) if !matches!(from, None | Some(From::Biases)) => {
+            return plan_err!("{NAME}: without a model argument 'baseline' can only be 'bias'");
+        }
+        ((None, None), (None, None)) => return Ok(Model::Baseline),
+        _ => {
+            return plan_err!(
+                "{NAME}: give one model: item_neighbors, or user_neighbors, or both user_vectors and item_vectors"
+            );
+        }
+    };
+    inputs.add_neighbors(Input::new(NAME, argument, plan), &types[usize::from(side == Side::Items)])?;
+    Ok(Model::Neighbors {
+        side,
+        k: k.unwrap_or(40) as usize,
+        least: least.unwrap_or(1) as usize,
+        from: from.unwrap_or(From::Biases),
+    })
 }

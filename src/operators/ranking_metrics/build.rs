@@ -234,7 +234,7 @@ impl Question {
             let name = models.value(model as usize);
             let own =
                 &places[places.partition_point(|p| p.model < model)..places.partition_point(|p| p.model <= model)];
-            let places = &lists(own, users, name)?;
+            let places = &lists(own, users, name, if paired { super::COMPARE } else { super::NAME })?;
             let segments = segment_of_user.as_deref();
             let (popularity, likeness) = (popularity.as_ref(), likeness.as_ref());
             let lists = Lists { places, chosen: &chosen, catalogue: items.ids.len(), segments, popularity, likeness };
@@ -291,7 +291,7 @@ impl Question {
 }
 
 /// The lists of one model: users by items, with the place of each.
-fn lists(places: &[Place], users: usize, model: &str) -> Result<Csr> {
+fn lists(places: &[Place], users: usize, model: &str, operator: &str) -> Result<Csr> {
     let mut lists = Csr { columns: 0, offsets: vec![0; users + 1], entries: Vec::with_capacity(places.len()) };
     for list in places.chunk_by(|a, b| a.user == b.user) {
         let first = lists.entries.len();
@@ -300,7 +300,7 @@ fn lists(places: &[Place], users: usize, model: &str) -> Result<Csr> {
         row.sort_unstable();
         if row.windows(2).any(|pair| entry::column(pair[0]) == entry::column(pair[1])) {
             return exec_err!(
-                "ranking_metrics: model '{model}' recommends an item to a user twice; lists need one row per user and item"
+                "{operator}: model '{model}' recommends an item to a user twice; lists need one row per user and item"
             );
         }
         lists.offsets[list[0].user as usize + 1] = row.len();

@@ -6,7 +6,6 @@ mod docs;
 
 use std::sync::Arc;
 
-use datafusion::arrow::datatypes::DataType;
 use datafusion::common::{Result, plan_err};
 use datafusion::logical_expr::planner::RelationPlannerContext;
 use datafusion::logical_expr::{Documentation, LogicalPlan};
@@ -14,13 +13,10 @@ use datafusion::logical_expr::{Documentation, LogicalPlan};
 pub use self::build::MetricsTask;
 use self::build::{Parts, RankedBy};
 use super::arguments::Arguments;
-use super::collect::Columns;
-use super::ids::value_type;
-use super::input::Input;
+use super::input::{Input, Inputs};
 use super::neighbors::on_null;
 use super::node::OperatorNode;
 use super::planner::Operator;
-use super::vectors::VectorInput;
 
 const NAME: &str = "ranking_metrics";
 const COMPARE: &str = "compare_rankings";
@@ -90,7 +86,7 @@ fn plan(
     ks.dedup();
     let skip_nulls = on_null(&mut arguments, context)?;
     arguments.finish()?;
-    let mut inputs = Inputs { name, skip_nulls, plans: Vec::new(), columns: Vec::new() };
+    let mut inputs = Inputs::new(name, skip_nulls);
     let lists = Input::new(name, "recommendations", lists);
     let ids = pair(&lists, "user_id", "item_id")?;
     let types = ids.map(|column| lists.id_type(column));
@@ -109,12 +105,12 @@ fn plan(
         return plan_err!("{}", lists.wants("a column model, and lists of at least two"));
     }
     let model_type = model.map(|column| lists.id_type(column));
-    let [user, item] = [(ids[0], types[0].clone()), (ids[1], types[1].clone())];
-    let model = model.zip(model_type.clone());
-    inputs.add(lists, [Some(user), Some(item), model].into_iter().flatten().collect(), Some(ranked_by.0))?;
+    let model = model.zip(model_type.as_ref());
+    let columns: Vec<_> = [(ids[0], &types[0]), (ids[1], &types[1])].into_iter().chain(model).collect();
+    inputs.add(lists, &columns, Some(ranked_by.0))?;
     let users_and_items = |input: Input, inputs: &mut Inputs| {
         let [user, item] = pair(&input, "user_id", "item_id")?;
-        inputs.add(input, vec![(user, types[0].clone()), (item, types[1].clone())], None)
+        inputs.add(input, &[(user, &types[0]), (item, &types[1])], None)
     };
     users_and_items(Input::new(name, "truth", truth), &mut inputs)?;
     let history = history.map(|plan| users_and_items(Input::new(name, "history", plan), &mut inputs)).transpose()?;
@@ -124,14 +120,14 @@ fn plan(
             let input = Input::new(name, "segments", plan);
             let [user, segment] = pair(&input, "user_id", "segment")?;
             let words = input.id_type(segment);
-            segment_type = Some(words.clone());
-            inputs.add(input, vec![(user, types[0].clone()), (segment, words)], None)
+            let added = inputs.add(input, &[(user, &types[0]), (segment, &words)], None);
+            segment_type = Some(words);
+            added
         })
         .transpose()?;
     let vectors = items.is_some();
-    let value_type = value_type(&types[1]);
     if let Some(items) = items {
-        inputs.plans.push(VectorInput::new(Input::new(name, "items", items), Some(&value_type))?.plan);
+        inputs.add_vectors(Input::new(name, "items", items), &types[1])?;
     }
     let parts = Parts { history, segments, model_type, segment_type, vectors };
     let task = MetricsTask::new(inputs.columns, types, ranked_by.1, ks, parts, paired);
@@ -144,33 +140,5 @@ fn pair(input: &Input, first: &str, second: &str) -> Result<[usize; 2]> {
         (Some(first), Some(second)) => Ok([first, second]),
         _ if input.width() == 2 => Ok([0, 1]),
         _ => plan_err!("{}", input.wants(&format!("columns {first} and {second}"))),
-    }
-}
-
-struct Inputs {
-    name: &'static str,
-    skip_nulls: bool,
-    plans: Vec<LogicalPlan>,
-    columns: Vec<Columns>,
-}
-
-impl Inputs {
-    /// Adds an input with these columns as ids; returns where it stands.
-    fn add(&mut self, mut input: Input, ids: Vec<(usize, DataType)>, weight: Option<usize>) -> Result<usize> {
-        self.columns.push(Columns {
-            operator: self.name.into(),
-            ids: ids.iter().map(|(column, _)| input.name(*column)).collect(),
-            types: ids.iter().map(|(_, data_type)| value_type(data_type)).collect(),
-            weight: weight.map(|column| input.name(column)),
-            skip_nulls: self.skip_nulls,
-        });
-        for (column, data_type) in &ids {
-            input.choose_id(*column, data_type)?;
-        }
-        if let Some(weight) = weight {
-            input.choose_weight(weight)?;
-        }
-        self.plans.push(input.into_plan()?);
-        Ok(self.plans.len() - 1)
     }
 }

@@ -15,9 +15,8 @@ use serde_with::{DisplayFromStr, serde_as};
 pub use self::build::RecommendTask;
 use self::build::{Parts, Settings};
 use super::arguments::Arguments;
-use super::collect::Columns;
 use super::ids::value_type;
-use super::input::Input;
+use super::input::{Input, Inputs};
 use super::neighbors::on_null;
 use super::node::OperatorNode;
 use super::planner::Operator;
@@ -69,16 +68,21 @@ impl Operator for RecommendOperator {
         };
         let skip_nulls = on_null(&mut arguments, context)?;
         arguments.finish()?;
-        let mut inputs = Inputs { skip_nulls, plans: Vec::new(), columns: Vec::new(), types: None };
-        inputs.add_history(Input::new("recommend", "history", history))?;
-        inputs.add_neighbors(Input::new("recommend", argument, neighbors), side)?;
+        let mut inputs = Inputs::new("recommend", skip_nulls);
+        let history = Input::new("recommend", "history", history);
+        let (user, item, weight) = history.interactions()?;
+        let types = IdTypes { user: history.data_type(user), item: history.data_type(item) };
+        let (users, items) = (types.user_values(), types.item_values());
+        inputs.add(history, &[(user, &users), (item, &items)], weight)?;
+        let links = if side == Side::Items { &items } else { &users };
+        inputs.add_neighbors(Input::new("recommend", argument, neighbors), links)?;
         let parts = Parts {
-            exclude: inputs.add_mask("exclude", exclude)?,
-            candidates: inputs.add_mask("candidates", candidates)?,
+            exclude: add_mask(&mut inputs, [&users, &items], "exclude", exclude)?,
+            candidates: add_mask(&mut inputs, [&users, &items], "candidates", candidates)?,
         };
-        let types = inputs.types()?;
-        let task = RecommendTask::new(inputs.columns, types, settings, parts);
-        OperatorNode::plan(Arc::new(task), inputs.plans)
+        let Inputs { plans, columns, .. } = inputs;
+        let task = RecommendTask::new(columns, types, settings, parts);
+        OperatorNode::plan(Arc::new(task), plans)
     }
 }
 
@@ -104,80 +108,29 @@ impl IdTypes {
     }
 }
 
-struct Inputs {
-    skip_nulls: bool,
-    plans: Vec<LogicalPlan>,
-    columns: Vec<Columns>,
-    types: Option<IdTypes>,
-}
-
-impl Inputs {
-    /// What the history settled; it is added first.
-    fn types(&self) -> Result<IdTypes> {
-        match &self.types {
-            Some(types) => Ok(types.clone()),
-            None => datafusion::common::internal_err!("recommend has no history"),
+/// Adds items, or pairs of user and item. Returns where the input stands and whether it has pairs.
+fn add_mask(
+    inputs: &mut Inputs,
+    types: [&DataType; 2],
+    argument: &'static str,
+    plan: Option<LogicalPlan>,
+) -> Result<Option<(usize, bool)>> {
+    let Some(plan) = plan else {
+        return Ok(None);
+    };
+    let input = Input::new("recommend", argument, plan);
+    let (user, item) = match (input.find("user_id"), input.find("item_id")) {
+        (user, Some(item)) => (user, item),
+        _ if input.width() == 1 => (None, 0),
+        _ if input.width() == 2 => (Some(0), 1),
+        _ => {
+            return plan_err!(
+                "recommend: argument '{argument}' is one column of items or two of users and items; these columns are {}",
+                input.names().join(", ")
+            );
         }
-    }
-
-    /// User, item and weight: by name where columns are called user_id and item_id, else by position.
-    fn add_history(&mut self, input: Input) -> Result<()> {
-        let (user, item, weight) = input.interactions()?;
-        self.types = Some(IdTypes { user: input.data_type(user), item: input.data_type(item) });
-        let types = self.types()?;
-        self.add(input, &[(user, types.user_values()), (item, types.item_values())], weight)
-    }
-
-    fn add_neighbors(&mut self, input: Input, side: Side) -> Result<()> {
-        let types = self.types()?;
-        let id_type = match side {
-            Side::Items => types.item_values(),
-            Side::Users => types.user_values(),
-        };
-        let (id, neighbor, score) = input.neighbors()?;
-        self.add(input, &[(id, id_type.clone()), (neighbor, id_type)], Some(score))
-    }
-
-    /// Items, or pairs of user and item. Returns where the input stands and whether it has pairs.
-    fn add_mask(&mut self, argument: &'static str, plan: Option<LogicalPlan>) -> Result<Option<(usize, bool)>> {
-        let Some(plan) = plan else {
-            return Ok(None);
-        };
-        let types = self.types()?;
-        let input = Input::new("recommend", argument, plan);
-        let (user, item) = match (input.find("user_id"), input.find("item_id")) {
-            (user, Some(item)) => (user, item),
-            _ if input.width() == 1 => (None, 0),
-            _ if input.width() == 2 => (Some(0), 1),
-            _ => {
-                return plan_err!(
-                    "recommend: argument '{argument}' is one column of items or two of users and items; these columns are {}",
-                    input.names().join(", ")
-                );
-            }
-        };
-        match user {
-            Some(user) => self.add(input, &[(user, types.user_values()), (item, types.item_values())], None)?,
-            None => self.add(input, &[(item, types.item_values())], None)?,
-        }
-        Ok(Some((self.plans.len() - 1, user.is_some())))
-    }
-
-    fn add(&mut self, mut input: Input, ids: &[(usize, DataType)], weight: Option<usize>) -> Result<()> {
-        self.columns.push(Columns {
-            operator: "recommend".into(),
-            ids: ids.iter().map(|(column, _)| input.name(*column)).collect(),
-            types: ids.iter().map(|(_, data_type)| data_type.clone()).collect(),
-            weight: weight.map(|column| input.name(column)),
-            skip_nulls: self.skip_nulls,
-        });
-        for (column, data_type) in ids {
-            input.choose_id(*column, data_type)?;
-        }
-        if let Some(weight) = weight {
-            input.choose_weight(weight)?;
-        }
-        self.plans.push(input.into_plan()?);
-        Ok(())
-    }
+    };
+    let columns: Vec<(usize, &DataType)> =
+        user.map(|user| (user, types[0])).into_iter().chain([(item, types[1])]).collect();
+    Ok(Some((inputs.add(input, &columns, None)?, user.is_some())))
 }

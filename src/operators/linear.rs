@@ -1,4 +1,4 @@
-//! From rows of interactions to the weights of items for items.
+//! Linear models, whose weights of items for items make neighbor tables: what `ease` and `slim` share.
 
 use std::sync::Arc;
 
@@ -6,15 +6,15 @@ use async_trait::async_trait;
 use datafusion::arrow::array::Array;
 use datafusion::arrow::datatypes::{DataType, SchemaRef};
 use datafusion::common::runtime::SpawnedTask;
-use datafusion::common::{DataFusionError, Result};
+use datafusion::common::{DataFusionError, Result, exec_err};
 use datafusion::execution::SendableRecordBatchStream;
 use datafusion::physical_plan::metrics::MetricBuilder;
 use serde::{Deserialize, Serialize};
 use serde_with::{DisplayFromStr, serde_as};
 
-use crate::kernels::csr::Csr;
-use crate::kernels::ease::{bytes_for, ease};
+use crate::kernels::csr::{Csr, entry};
 use crate::kernels::topk::Candidates;
+use crate::kernels::{ease, slim};
 use crate::operators::codec::encode;
 use crate::operators::collect::{Chunk, Columns, collect, matrix, number};
 use crate::operators::found::{Found, Stop, schema};
@@ -24,42 +24,70 @@ use crate::operators::spill::from_kernel;
 const USER: usize = 0;
 const ITEM: usize = 1;
 
-/// The settings of a call.
+/// How weights are found.
 #[derive(Debug, Clone, Copy, Serialize, Deserialize)]
-pub(super) struct Settings {
-    pub regularization: f64,
-    pub k: usize,
+pub enum Method {
+    /// In closed form.
+    Ease {
+        /// Added to the diagonal, above 0.
+        regularization: f64,
+    },
+    /// By coordinate descent.
+    Slim {
+        /// What each weight costs.
+        l1: f32,
+        /// What the squares of weights cost.
+        l2: f32,
+    },
 }
 
-/// `ease` with all its settings fixed.
+impl Method {
+    /// The operator's name.
+    fn operator(&self) -> &'static str {
+        match self {
+            Self::Ease { .. } => "ease",
+            Self::Slim { .. } => "slim",
+        }
+    }
+}
+
+/// A linear model with all its settings fixed.
 #[serde_as]
 #[derive(Debug, Serialize, Deserialize)]
-pub struct EaseTask {
+pub struct LinearTask {
     columns: Columns,
     /// The type in which items go out.
     #[serde_as(as = "DisplayFromStr")]
     id_type: DataType,
-    settings: Settings,
+    method: Method,
+    k: usize,
 }
 
-impl EaseTask {
-    pub(super) fn new(columns: Columns, id_type: DataType, settings: Settings) -> Self {
-        Self { columns, id_type, settings }
+impl LinearTask {
+    /// Keeps `k` weights of each item.
+    pub fn new(columns: Columns, id_type: DataType, method: Method, k: usize) -> Self {
+        Self { columns, id_type, method, k }
     }
 }
 
 #[async_trait]
-impl Task for EaseTask {
+impl Task for LinearTask {
     fn name(&self) -> &'static str {
-        "Ease"
+        match self.method {
+            Method::Ease { .. } => "Ease",
+            Method::Slim { .. } => "Slim",
+        }
     }
 
     fn settings(&self) -> String {
-        let Settings { regularization, k } = self.settings;
+        let method = match self.method {
+            Method::Ease { regularization } => format!("regularization={regularization}"),
+            Method::Slim { l1, l2 } => format!("l1={l1}, l2={l2}"),
+        };
         let weight = self.columns.weight.as_deref().unwrap_or("1");
         let skip = if self.columns.skip_nulls { ", on_null=skip" } else { "" };
         let [user, item] = [USER, ITEM].map(|at| &self.columns.ids[at]);
-        format!("user={user}, item={item}, weight={weight}, regularization={regularization}, k={k}{skip}")
+        format!("user={user}, item={item}, weight={weight}, {method}, k={}{skip}", self.k)
     }
 
     fn schema(&self) -> SchemaRef {
@@ -74,10 +102,10 @@ impl Task for EaseTask {
         let disk = Some(Arc::clone(&resources.disk));
         let chunks = collect(inputs.swap_remove(0), &self.columns, resources.threads, &resources.memory, disk).await?;
         let (types, id_type) = (self.columns.types.clone(), self.id_type.clone());
-        let (settings, schema) = (self.settings, self.schema());
+        let (method, k, schema) = (self.method, self.k, self.schema());
         let stop = Stop::default();
         let stopped = stop.flag();
-        let solve = move || solve(chunks, &types, &id_type, settings, schema, resources, &stopped);
+        let solve = move || solve(chunks, &types, &id_type, (method, k), schema, resources, &stopped);
         let found = SpawnedTask::spawn_blocking(solve).join_unwind().await;
         Ok(Arc::new(found.map_err(|e| DataFusionError::ExecutionJoin(Box::new(e)))??))
     }
@@ -87,7 +115,7 @@ fn solve(
     chunks: Vec<Chunk>,
     types: &[DataType],
     id_type: &DataType,
-    settings: Settings,
+    (method, k): (Method, usize),
     schema: SchemaRef,
     resources: Resources,
     stop: &std::sync::atomic::AtomicBool,
@@ -97,14 +125,19 @@ fn solve(
     let items = number(&mut tables, &[(0, ITEM)], &types[ITEM], id_type)?;
     let n = items.ids.len();
     let [chunks] = tables;
-    let k = settings.k.min(n.max(1));
+    let k = k.min(n.max(1));
     let rows: usize = chunks.iter().map(Chunk::rows).sum();
     let matrices = Csr::bytes_for(users, rows) + Csr::bytes_for(n, rows);
+    let dense = match method {
+        Method::Ease { .. } => ease::bytes_for(n, resources.threads),
+        Method::Slim { .. } => slim::bytes_for(n, resources.threads),
+    };
     let lists = Candidates::bytes_for(k, (0..n).map(|_| n));
-    let needed = chunks.iter().map(Chunk::bytes).sum::<usize>() + matrices + lists + bytes_for(n, resources.threads);
+    let needed = chunks.iter().map(Chunk::bytes).sum::<usize>() + matrices + lists + dense;
     resources.memory.try_resize(needed).map_err(|_| {
         DataFusionError::ResourcesExhausted(format!(
-            "ease needs {} MB for {n} items, as it looks at all pairs of them; leave out items that few users have",
+            "{} needs {} MB for {n} items, as it looks at all pairs of them; leave out items that few users have",
+            method.operator(),
             needed.div_ceil(1_000_000)
         ))
     })?;
@@ -112,16 +145,36 @@ fn solve(
     let build = |row, column, rows, columns| pool.install(|| matrix(&chunks, row, column, 0..rows, columns));
     let (by_user, by_item) = (build(USER, ITEM, users, n)?, build(ITEM, USER, n, users)?);
     drop(chunks);
-    // A candidate and its negative stand at the same place in the order of ids.
-    let order = items.order.iter().flat_map(|&place| [2 * place, 2 * place + 1]).collect();
+    let order: Vec<u32> = match method {
+        // A candidate and its negative stand at the same place in the order of ids.
+        Method::Ease { .. } => items.order.iter().flat_map(|&place| [2 * place, 2 * place + 1]).collect(),
+        Method::Slim { .. } => items.order.clone(),
+    };
+    let negative = matches!(method, Method::Slim { .. }) && by_user.entries.iter().any(|&e| entry::value(e) < 0.0);
+    if negative {
+        return exec_err!(
+            "slim: weights must be at least 0, as only such weights of items are looked for; leave such rows out"
+        );
+    }
     let found = Candidates::new(k, order, f32::MIN_POSITIVE);
     let time = MetricBuilder::new(&resources.metrics).subset_time("solve_time", 0);
     {
         let _timer = time.timer();
-        pool.install(|| ease(&by_user, &by_item, settings.regularization, &found, stop)).map_err(from_kernel)?;
+        pool.install(|| match method {
+            Method::Ease { regularization } => ease::ease(&by_user, &by_item, regularization, &found, stop),
+            Method::Slim { l1, l2 } => {
+                slim::slim(&by_user, &by_item, l1, l2, &found, stop);
+                Ok(())
+            }
+        })
+        .map_err(from_kernel)?;
     }
     MetricBuilder::new(&resources.metrics).counter("items", 0).add(n);
     drop((by_user, by_item));
     resources.memory.try_resize(items.ids.get_array_memory_size() + found.bytes())?;
-    Ok(Found::new(found, items, k, schema, resources.memory).signed())
+    let found = Found::new(found, items, k, schema, resources.memory);
+    Ok(match method {
+        Method::Ease { .. } => found.signed(),
+        Method::Slim { .. } => found,
+    })
 }
