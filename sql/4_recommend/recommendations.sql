@@ -1,4 +1,4 @@
--- What to recommend to each household: one list, blended from four.
+-- What to recommend to each household: one list, blended from five.
 -- A product scores weight / (60 + rank) in each list that has it (reciprocal rank fusion, Cormack et al. 2009): ranks
 -- can be added up, where the scores of different methods cannot. Source is the list that gave most.
 -- grain: one row per household and product, rank 1 being the best
@@ -17,6 +17,8 @@ learned AS (
     UNION ALL
     SELECT 'by_user', user_id, item_id, rank FROM by_user
     UNION ALL
+    SELECT 'by_factors', user_id, item_id, rank FROM by_factors
+    UNION ALL
     SELECT 'by_content', user_id, item_id, rank FROM by_content
 ),
 
@@ -31,6 +33,7 @@ parts AS (
     SELECT user_id, item_id, source, CAST(weight / (60 + rank) AS DECIMAL(18, 12)) AS part
     FROM lists
     JOIN blend USING (source)
+    WHERE weight > 0
 ),
 
 blended AS (

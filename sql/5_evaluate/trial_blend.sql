@@ -13,7 +13,7 @@ parts AS (
     FROM trial_lists
     JOIN blend ON source = model
     LEFT JOIN known ON known.user_id = trial_lists.user_id
-    WHERE rule = 'new' AND (model = 'popular' OR known.user_id IS NOT NULL)
+    WHERE rule = 'new' AND weight > 0 AND (model = 'popular' OR known.user_id IS NOT NULL)
 ),
 
 blended AS (

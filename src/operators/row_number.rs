@@ -23,7 +23,9 @@ use datafusion::physical_plan::execution_plan::{CardinalityEffect, PlanPropertie
 use datafusion::physical_plan::metrics::{BaselineMetrics, ExecutionPlanMetricsSet, MetricsSet};
 use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
 use datafusion::physical_plan::windows::{BoundedWindowAggExec, WindowUDFExpr};
-use datafusion::physical_plan::{DisplayAs, DisplayFormatType, ExecutionPlan, ExecutionPlanProperties, InputOrderMode};
+use datafusion::physical_plan::{
+    DisplayAs, DisplayFormatType, Distribution, ExecutionPlan, ExecutionPlanProperties, InputOrderMode,
+};
 use futures::StreamExt;
 
 /// Puts a [`RowNumberExec`] in the place of a window operator that only numbers sorted rows.
@@ -120,6 +122,14 @@ impl ExecutionPlan for RowNumberExec {
 
     fn children(&self) -> Vec<&Arc<dyn ExecutionPlan>> {
         vec![&self.input]
+    }
+
+    fn required_input_distribution(&self) -> Vec<Distribution> {
+        // Whoever plans anew, as a cluster does when it changes joins, must leave all rows of equal keys together.
+        vec![match self.keys.is_empty() {
+            true => Distribution::SinglePartition,
+            false => Distribution::KeyPartitioned(self.keys.clone()),
+        }]
     }
 
     fn required_input_ordering(&self) -> Vec<Option<OrderingRequirements>> {

@@ -61,6 +61,7 @@ fn queries(folder: &str) -> Vec<String> {
         format!("SELECT count(*) FROM {many} WHERE w > (SELECT avg(w) FROM {many})"),
         format!("SELECT id, w, max(w) FILTER (WHERE g = 3) OVER (PARTITION BY id) AS m FROM {many} ORDER BY w LIMIT 20"),
         format!("SELECT count(*) FROM (SELECT * FROM {many} ORDER BY w LIMIT 77 OFFSET 5)"),
+        format!("SELECT m.g, turn, count(*) FROM {many} m JOIN (SELECT g, row_number() OVER (ORDER BY n DESC, g) AS turn FROM (SELECT g, count(*) AS n FROM {many} GROUP BY g)) t ON m.g = t.g GROUP BY 1, 2 ORDER BY 1"),
         format!("SELECT * FROM {neighbors} ORDER BY g, rank"),
         format!("SELECT n.g, f.name, count(*) FROM {neighbors} n JOIN {few} f ON f.id = n.neighbor_id GROUP BY 1, 2 ORDER BY 1, 2"),
         "SELECT * FROM (VALUES (1, 'a'), (2, 'b')) UNION ALL SELECT * FROM (VALUES (1, 'a'), (2, 'b')) UNION ALL SELECT 1, 'd' ORDER BY 1, 2".to_owned(),
