@@ -8,13 +8,14 @@ use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
 use rayon::prelude::*;
 
+use super::Error;
 use super::csr::{Csr, entry};
 use super::topk::Candidates;
 
 /// Rounds over all items after which a column is taken as it is.
-const ROUNDS: usize = 100;
+const ROUNDS: usize = 1000;
 /// A column is done when no weight moves by more than this in a round.
-const CLOSE: f32 = 1e-4;
+const CLOSE: f32 = 1e-6;
 
 /// The bytes that so many items take beside their candidates.
 pub fn bytes_for(items: usize, threads: usize) -> usize {
@@ -23,9 +24,12 @@ pub fn bytes_for(items: usize, threads: usize) -> usize {
 
 /// Offers to `found` the weights above 0 of all pairs of items. `users` has users by items, `items` the same by items, all
 /// weights at least 0. Works on all threads of the current pool, and ends early when told to `stop`.
-pub fn slim(users: &Csr, items: &Csr, l1: f32, l2: f32, found: &Candidates, stop: &AtomicBool) {
+pub fn slim(users: &Csr, items: &Csr, l1: f32, l2: f32, found: &Candidates, stop: &AtomicBool) -> Result<(), Error> {
     let n = items.rows();
     let gram = gram(users, items);
+    if gram.iter().any(|product| !product.is_finite()) {
+        return Err("slim: products of weights leave the range of Float32; scale the weights down".into());
+    }
     (0..n).into_par_iter().for_each(|j| {
         if !stop.load(Relaxed) {
             for (item, weight) in column(&gram, n, j, l1, l2) {
@@ -33,6 +37,7 @@ pub fn slim(users: &Csr, items: &Csr, l1: f32, l2: f32, found: &Candidates, stop
             }
         }
     });
+    Ok(())
 }
 
 /// `XᵀX` by rows.
@@ -98,7 +103,7 @@ mod tests {
             let users = Csr::build(0..9, 6, &[&by_user]).unwrap();
             let items = Csr::build(0..6, 9, &[&by_item]).unwrap();
             let found = Candidates::new(6, (0..6).collect(), f32::MIN_POSITIVE);
-            slim(&users, &items, l1, l2, &found, &AtomicBool::new(false));
+            slim(&users, &items, l1, l2, &found, &AtomicBool::new(false)).unwrap();
             let mut weights = [[0f64; 6]; 6];
             for (i, row) in weights.iter_mut().enumerate() {
                 found.take(i, |weight, j| row[j as usize] = f64::from(weight));

@@ -162,10 +162,7 @@ fn solve(
         let _timer = time.timer();
         pool.install(|| match method {
             Method::Ease { regularization } => ease::ease(&by_user, &by_item, regularization, &found, stop),
-            Method::Slim { l1, l2 } => {
-                slim::slim(&by_user, &by_item, l1, l2, &found, stop);
-                Ok(())
-            }
+            Method::Slim { l1, l2 } => slim::slim(&by_user, &by_item, l1, l2, &found, stop),
         })
         .map_err(from_kernel)?;
     }

@@ -132,11 +132,19 @@ impl ExplainTask {
         let pairs = build(PAIRS, n, m)?;
         let scored = match (self.model, vectors) {
             (Model::Vectors { feedback, regularization }, Some(table)) => {
-                let Some(settings) = Settings::of_vectors(table.vectors.factors, feedback, regularization) else {
+                // Of no vectors there are no reasons, whatever their length would be.
+                let width = if table.ids.is_empty() { 3 } else { table.vectors.factors };
+                let Some(settings) = Settings::of_vectors(width, feedback, regularization) else {
                     return exec_err!(
-                        "{NAME}: argument 'item_vectors' has no vectors, or vectors too short for ratings"
+                        "{NAME}: vectors of ratings end with two biases, so they have three numbers at least"
                     );
                 };
+                let implicit = feedback != Feedback::Explicit;
+                if implicit && history.entries.iter().any(|&e| entry::value(e) < 0.0) {
+                    return exec_err!(
+                        "{NAME}: weights must be at least 0, as they make confidence; leave such rows out"
+                    );
+                }
                 let (vectors, places) = table.placed(&items.ids)?;
                 Scored::Vectors { vectors, places, settings, mean: mean(&history) }
             }
@@ -232,6 +240,9 @@ impl Worker for Explaining {
                     ranks.push(rank);
                 }
             }
+        }
+        if contributions.iter().any(|contribution| !contribution.is_finite()) {
+            return exec_err!("{NAME}: contributions leave the range of Float32; scale the weights or the scores down");
         }
         let columns: Vec<ArrayRef> = vec![
             take(&all.ids[0], &UInt32Array::from(users), None)?,

@@ -16,6 +16,7 @@ use super::input::{Input, Inputs};
 use super::neighbors::on_null;
 use super::node::OperatorNode;
 use super::planner::{OPERATORS, Operator};
+use crate::kernels::als::Feedback;
 use crate::kernels::scoring::Side;
 
 const NAME: &str = "explain_pair";
@@ -43,7 +44,7 @@ most to it or take most from it.
 | --- | --- | --- |
 | `item_neighbors` | an item `i` of the user's history | `weight(u, i) * score(i, item)` |
 | `user_neighbors` | a neighbor `v` of the user who has the item | `score(u, v) * weight(v, item)` |
-| `item_vectors` of `factorize(.., method => 'als')` | an item `i` of the user's history | `c_i y_i' A^-1 y_item`, with `A = Y'Y + Y'(C - 1)Y + regularization` of the user (Hu, Koren and Volinsky 2008, section 5); with ratings, what they are above mean and bias takes the place of `c_i`. Give the arguments that factorize was given |
+| `item_vectors` of `factorize(.., method => 'als')` | an item `i` of the user's history | `c_i y_i' A^-1 y_item`, with `A = Y'Y + Y'(C - 1)Y + regularization` of the user (Hu, Koren and Volinsky 2008, section 5); with ratings, what they are above the mean of the history and the item's bias takes the place of `c_i`. Give the arguments that factorize was given |
 
 Without a limit reached, the reasons of a pair add up to its score (with ratings, to what it is above mean and bias).
 
@@ -101,6 +102,11 @@ Result: user and item under the names and in the types of `pairs`, `id` (the rea
             }
             (None, None, Some(plan)) => {
                 let (feedback, regularization) = feedback(NAME, &mut arguments, context)?;
+                if feedback == Feedback::Explicit && weight.is_none() {
+                    return plan_err!(
+                        "{NAME}: argument 'history' needs a third column of numbers, the rating, with implicit => false"
+                    );
+                }
                 inputs.add_vectors(Input::new(NAME, "item_vectors", plan), &types[1])?;
                 (Side::Items, Model::Vectors { feedback, regularization })
             }
