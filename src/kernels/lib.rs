@@ -5,6 +5,7 @@
 
 pub mod als;
 pub mod block;
+pub mod bpr;
 pub mod cells;
 pub mod cpu;
 pub mod csr;

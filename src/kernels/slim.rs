@@ -116,8 +116,8 @@ mod tests {
                 let costs = w.iter().map(|w| f64::from(l2) / 2.0 * w * w + f64::from(l1) * w).sum::<f64>();
                 errors.sum::<f64>() / 2.0 + costs
             };
-            for j in 0..6 {
-                let own: [f64; 6] = std::array::from_fn(|i| weights[i][j]);
+            let columns: [[f64; 6]; 6] = std::array::from_fn(|j| std::array::from_fn(|i| weights[i][j]));
+            for (j, own) in columns.into_iter().enumerate() {
                 for i in (0..6).filter(|&i| i != j) {
                     for by in [-0.02, 0.02] {
                         let mut other = own;

@@ -17,8 +17,11 @@ use datafusion::physical_expr::expressions::Literal;
 pub struct Sorted {
     values: Vec<f64>,
     distinct: bool,
-    finish: Box<dyn Fn(&[f64]) -> Result<ScalarValue> + Send + Sync>,
+    finish: Box<Finish>,
 }
+
+/// What is made of sorted values.
+type Finish = dyn Fn(&[f64]) -> Result<ScalarValue> + Send + Sync;
 
 impl std::fmt::Debug for Sorted {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {

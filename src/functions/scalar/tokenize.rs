@@ -139,7 +139,7 @@ fn stop_words(given: Option<&ColumnarValue>) -> Result<HashSet<String>> {
         None => return Ok(HashSet::new()),
         Some(ColumnarValue::Scalar(value)) => match (value.try_as_str().flatten(), value) {
             (Some(language), _) => match LANGUAGES.iter().find(|(known, _)| *known == language) {
-                Some((_, language)) => get(language.clone()).iter().map(|word| (*word).to_owned()).collect(),
+                Some((_, language)) => get(*language).iter().map(|word| (*word).to_owned()).collect(),
                 None => {
                     let known: Vec<&str> = LANGUAGES.iter().map(|(known, _)| *known).collect();
                     return exec_err!(

@@ -19,6 +19,7 @@ use serde::{Deserialize, Serialize};
 use serde_with::{DisplayFromStr, serde_as};
 
 use crate::kernels::als::{self, Feedback, Solver};
+use crate::kernels::bpr;
 use crate::kernels::csr::{Csr, entry};
 use crate::kernels::svd;
 use crate::kernels::vectors::Vectors;
@@ -36,14 +37,16 @@ const ITEM: usize = 1;
 pub(super) enum Method {
     Als(als::Settings),
     Svd(svd::Settings),
+    Bpr(bpr::Settings),
 }
 
 impl Method {
     /// The bytes that it takes beside the matrices.
-    fn bytes(&self, users: usize, items: usize, longest: usize, threads: usize) -> usize {
+    fn bytes(&self, (users, items, entries): (usize, usize, usize), longest: usize, threads: usize) -> usize {
         match self {
             Self::Als(settings) => als::bytes_for(users + items, longest, settings, threads),
             Self::Svd(settings) => svd::bytes_for(users, items, settings),
+            Self::Bpr(settings) => bpr::bytes_for(users + items, entries, settings),
         }
     }
 
@@ -58,6 +61,7 @@ impl Method {
             Self::Als(_) if self.needs_ratings() => return Ok(()),
             Self::Als(_) => "they make confidence",
             Self::Svd(_) => "their sums are degrees",
+            Self::Bpr(_) => "they say that the user has the item",
         };
         match matrix.entries.iter().all(|&e| (0.0..=LARGEST_WEIGHT).contains(&entry::value(e))) {
             true => Ok(()),
@@ -69,6 +73,7 @@ impl Method {
         match self {
             Self::Als(settings) => Ok(als::factorize(by_user, by_item, settings, go_on)),
             Self::Svd(settings) => svd::factorize(by_user, by_item, settings, go_on).map_err(from_kernel),
+            Self::Bpr(settings) => Ok(bpr::factorize(by_user, settings, go_on)),
         }
     }
 }
@@ -84,6 +89,11 @@ impl fmt::Display for Method {
                     Feedback::Explicit => write!(f, "implicit=false, solver={solver}, seed={seed}"),
                 }
             }
+            Self::Bpr(bpr::Settings { factors, iterations, learning_rate, regularization, seed }) => write!(
+                f,
+                "method=bpr, factors={factors}, iterations={iterations}, learning_rate={learning_rate}, \
+                 regularization={regularization}, seed={seed}"
+            ),
             Self::Svd(svd::Settings { factors, iterations, a, b, power, seed }) => {
                 write!(
                     f,
@@ -169,7 +179,7 @@ fn solve(
     let (users, items) = (users.ids, items.ids);
     let [chunks] = tables;
     let rows: usize = chunks.iter().map(Chunk::rows).sum();
-    let vectors = method.bytes(users.len(), items.len(), longest, resources.threads);
+    let vectors = method.bytes((users.len(), items.len(), rows), longest, resources.threads);
     let matrices = Csr::bytes_for(users.len(), rows) + Csr::bytes_for(items.len(), rows);
     let needed = chunks.iter().map(Chunk::bytes).sum::<usize>() + matrices + vectors;
     resources.memory.try_resize(needed).map_err(|_| {

@@ -18,6 +18,7 @@ use super::neighbors::on_null;
 use super::node::OperatorNode;
 use super::planner::Operator;
 use crate::kernels::als::{self, Feedback, Solver};
+use crate::kernels::bpr;
 use crate::kernels::svd;
 
 /// `FROM factorize(interactions, ..)`
@@ -56,20 +57,35 @@ impl Operator for FactorizeOperator {
     }
 }
 
-/// Which arguments belong to one method alone.
-const OF_ALS: [&str; 4] = ["implicit", "regularization", "alpha", "solver"];
-const OF_SVD: [&str; 3] = ["a", "b", "power"];
+/// The methods, and the arguments that not all of them have.
+const METHODS: [(&str, &[&str]); 3] = [
+    ("als", &["implicit", "regularization", "alpha", "solver"]),
+    ("svd", &["a", "b", "power"]),
+    ("bpr", &["regularization", "learning_rate"]),
+];
 
 fn method(arguments: &mut Arguments, context: &mut dyn RelationPlannerContext) -> Result<Method> {
-    let als = arguments.choice("method", &[("als", true), ("svd", false)], context)?.unwrap_or(true);
-    let (others, method) = if als { (&OF_SVD[..], "svd") } else { (&OF_ALS[..], "als") };
-    if let Some(other) = others.iter().find(|name| arguments.has(name)) {
-        return plan_err!("factorize: argument '{other}' belongs to the method {method}");
+    let methods = METHODS.map(|(name, _)| (name, name));
+    let chosen = arguments.choice("method", &methods, context)?.unwrap_or("als");
+    let own = METHODS.iter().find(|(name, _)| *name == chosen).map_or(&[][..], |(_, own)| own);
+    for (method, arguments_of_it) in METHODS {
+        if let Some(other) = arguments_of_it.iter().find(|name| arguments.has(name) && !own.contains(name)) {
+            return plan_err!("factorize: argument '{other}' belongs to the method {method}");
+        }
     }
     let factors = arguments.integer("factors", 1..=4096, context)?.unwrap_or(64) as usize;
     let iterations = arguments.integer("iterations", 1..=100_000, context)?.map(|iterations| iterations as usize);
     let seed = arguments.integer("seed", i64::MIN..=i64::MAX, context)?.unwrap_or(0) as u64;
-    if !als {
+    if chosen == "bpr" {
+        let mut number = |name, usual: f64| {
+            let given = arguments.number(name, 0.0..=f64::INFINITY, context)?;
+            Ok::<f32, DataFusionError>(given.unwrap_or(usual) as f32)
+        };
+        let (learning_rate, regularization) = (number("learning_rate", 0.1)?, number("regularization", 0.01)?);
+        let iterations = iterations.unwrap_or(50);
+        return Ok(Method::Bpr(bpr::Settings { factors, iterations, learning_rate, regularization, seed }));
+    }
+    if chosen == "svd" {
         let mut exponent = |name, usual: f32| {
             let given = arguments.number(name, f64::NEG_INFINITY..=f64::INFINITY, context)?;
             Ok::<f32, DataFusionError>(given.map_or(usual, |given| given as f32))

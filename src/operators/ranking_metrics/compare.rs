@@ -112,13 +112,13 @@ mod tests {
 
     #[test]
     fn as_a_table_of_the_distribution_says() {
-        // scipy.stats.ttest_rel: t = 2.4494897427831783, p = 0.13397459621556118 of 3; 0.975 quantile of 2 is 4.302652729911275.
-        let found = test([1.0, 2.0, 0.0].map(|d| d + 0.414_213_562_373_095_1).into_iter());
-        assert_eq!(found.users, 3);
-        let t = 1.414_213_562_373_095_1 / (1.0 / 3f64.sqrt());
-        assert!((t - 2.449_489_742_783_178).abs() < 1e-12);
-        assert!((found.p_value.unwrap() - 0.133_974_596_215_561_2).abs() < 1e-9, "{:?}", found.p_value);
-        assert!((found.margin.unwrap() - 4.302_652_729_911_275 / 3f64.sqrt()).abs() < 1e-6, "{:?}", found.margin);
+        // Mean 1 and deviation 1 of 3: with 2 degrees of freedom p is 1 - t / sqrt(t^2 + 2), and the 0.975 quantile 4.3026527.
+        let found = test([1.0, 2.0, 0.0].into_iter());
+        let t = 3f64.sqrt();
+        assert_eq!((found.users, found.difference), (3, Some(1.0)));
+        let p_value = 1.0 - t / (t * t + 2.0).sqrt();
+        assert!((found.p_value.unwrap() - p_value).abs() < 1e-9, "{:?} {p_value}", found.p_value);
+        assert!((found.margin.unwrap() - 4.302_652_729_911_275 / t).abs() < 1e-6, "{:?}", found.margin);
         let alike = test([0.0; 4].into_iter());
         assert_eq!((alike.difference, alike.margin, alike.p_value), (Some(0.0), Some(0.0), Some(1.0)));
         let one = test([0.3].into_iter());
