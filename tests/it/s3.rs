@@ -27,6 +27,7 @@ pub struct S3 {
     address: SocketAddr,
     refuses: Arc<AtomicBool>,
     /// In milliseconds.
+    #[cfg_attr(not(feature = "cluster"), expect(dead_code, reason = "only clusters are tested with slow stores"))]
     delay: Arc<AtomicU64>,
     _runtime: tokio::runtime::Runtime,
 }
@@ -76,6 +77,7 @@ impl S3 {
     }
 
     /// How long every answer takes from now on.
+    #[cfg(feature = "cluster")]
     pub fn delay(&self, delay: Duration) {
         self.delay.store(delay.as_millis() as u64, Ordering::Relaxed);
     }
