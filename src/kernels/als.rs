@@ -313,17 +313,7 @@ impl Improve<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::csr::Slices;
-
-    fn matrices(triples: &[(u32, u32, f32)], users: usize, items: usize) -> (Csr, Csr) {
-        let codes: Vec<u32> = (0..users.max(items) as u32).collect();
-        let u: Vec<u32> = triples.iter().map(|t| t.0).collect();
-        let i: Vec<u32> = triples.iter().map(|t| t.1).collect();
-        let w: Vec<f32> = triples.iter().map(|t| t.2).collect();
-        let by_user = Slices { pieces: vec![(&u, &i, &w)], rows: &codes, columns: &codes };
-        let by_item = Slices { pieces: vec![(&i, &u, &w)], rows: &codes, columns: &codes };
-        (Csr::build(0..users, items, &[&by_user]).unwrap(), Csr::build(0..items, users, &[&by_item]).unwrap())
-    }
+    use crate::csr::testing::matrices;
 
     const ALPHA: f32 = 2.0;
     const SETTINGS: Settings = Settings {

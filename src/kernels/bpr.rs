@@ -154,16 +154,7 @@ impl Side {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::csr::Slices;
-
-    fn users(triples: &[(u32, u32, f32)], users: usize, items: usize) -> Csr {
-        let codes: Vec<u32> = (0..users.max(items) as u32).collect();
-        let u: Vec<u32> = triples.iter().map(|t| t.0).collect();
-        let i: Vec<u32> = triples.iter().map(|t| t.1).collect();
-        let w: Vec<f32> = triples.iter().map(|t| t.2).collect();
-        let by_user = Slices { pieces: vec![(&u, &i, &w)], rows: &codes, columns: &codes };
-        Csr::build(0..users, items, &[&by_user]).unwrap()
-    }
+    use crate::csr::testing::matrices;
 
     const SETTINGS: Settings =
         Settings { factors: 8, iterations: 40, learning_rate: 0.1, regularization: 0.01, seed: 5 };
@@ -177,7 +168,7 @@ mod tests {
                 triples.push((user, item, 1.0));
             }
         }
-        let users = users(&triples, 40, 20);
+        let (users, _) = matrices(&triples, 40, 20);
         let (x, y) = factorize(&users, &SETTINGS, || true);
         for user in 0..40usize {
             let score = |item: usize| dot(x.row(user), y.row(item));
@@ -190,7 +181,7 @@ mod tests {
     #[test]
     fn threads_do_not_show() {
         let triples: Vec<(u32, u32, f32)> = (0..6000u32).map(|n| (n * 7 % 900, n * n % 701, 1.0)).collect();
-        let users = users(&triples, 900, 701);
+        let (users, _) = matrices(&triples, 900, 701);
         let settings = Settings { iterations: 2, ..SETTINGS };
         let with = |threads: usize| {
             let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
@@ -204,7 +195,7 @@ mod tests {
         for (triples, items) in
             [(vec![], 3), (vec![(0, 0, 1.0)], 1), (vec![(0, 0, 1.0), (0, 1, 1.0)], 2), (vec![(0, 1, 0.0)], 2)]
         {
-            let (x, y) = factorize(&users(&triples, 2, items), &SETTINGS, || true);
+            let (x, y) = factorize(&matrices(&triples, 2, items).0, &SETTINGS, || true);
             assert!(x.values.iter().chain(&y.values).all(|value| value.is_finite()));
         }
     }

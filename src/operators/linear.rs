@@ -8,6 +8,8 @@ use datafusion::arrow::datatypes::{DataType, SchemaRef};
 use datafusion::common::runtime::SpawnedTask;
 use datafusion::common::{DataFusionError, Result, exec_err};
 use datafusion::execution::SendableRecordBatchStream;
+use datafusion::logical_expr::LogicalPlan;
+use datafusion::logical_expr::planner::RelationPlannerContext;
 use datafusion::physical_plan::metrics::MetricBuilder;
 use serde::{Deserialize, Serialize};
 use serde_with::{DisplayFromStr, serde_as};
@@ -15,10 +17,13 @@ use serde_with::{DisplayFromStr, serde_as};
 use crate::kernels::csr::{Csr, entry};
 use crate::kernels::topk::Candidates;
 use crate::kernels::{ease, slim};
+use crate::operators::arguments::Arguments;
 use crate::operators::codec::encode;
 use crate::operators::collect::{Chunk, Columns, collect, matrix, number};
 use crate::operators::found::{Found, Stop, schema};
-use crate::operators::node::{Built, Resources, Task};
+use crate::operators::input::Input;
+use crate::operators::neighbors::on_null;
+use crate::operators::node::{Built, OperatorNode, Resources, Task};
 use crate::operators::spill::from_kernel;
 
 const USER: usize = 0;
@@ -51,6 +56,23 @@ impl Method {
     }
 }
 
+/// Reads the arguments that linear models share, and plans one.
+pub fn plan(
+    operator: &'static str,
+    mut arguments: Arguments,
+    interactions: LogicalPlan,
+    method: Method,
+    context: &mut dyn RelationPlannerContext,
+) -> Result<LogicalPlan> {
+    let k = arguments.integer("k", 1..=i64::from(i32::MAX), context)?.unwrap_or(1000) as usize;
+    let skip_nulls = on_null(&mut arguments, context)?;
+    arguments.finish()?;
+    let input = Input::new(operator, "interactions", interactions);
+    let id_type = input.data_type(input.interactions()?.1);
+    let (columns, plan) = input.into_interactions(skip_nulls)?;
+    OperatorNode::plan(Arc::new(LinearTask { columns, id_type, method, k }), vec![plan])
+}
+
 /// A linear model with all its settings fixed.
 #[serde_as]
 #[derive(Debug, Serialize, Deserialize)]
@@ -61,13 +83,6 @@ pub struct LinearTask {
     id_type: DataType,
     method: Method,
     k: usize,
-}
-
-impl LinearTask {
-    /// Keeps `k` weights of each item.
-    pub fn new(columns: Columns, id_type: DataType, method: Method, k: usize) -> Self {
-        Self { columns, id_type, method, k }
-    }
 }
 
 #[async_trait]

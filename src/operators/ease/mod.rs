@@ -1,16 +1,11 @@
 //! `ease`: the weights by which items speak for items, of a linear autoencoder.
 
-use std::sync::Arc;
-
 use datafusion::common::{Result, plan_err};
 use datafusion::logical_expr::planner::RelationPlannerContext;
 use datafusion::logical_expr::{Documentation, LogicalPlan};
 
 use super::arguments::Arguments;
-use super::input::Input;
-use super::linear::{LinearTask, Method};
-use super::neighbors::on_null;
-use super::node::OperatorNode;
+use super::linear::{Method, plan};
 use super::planner::{OPERATORS, Operator};
 
 /// `FROM ease(interactions, ..)`
@@ -62,13 +57,6 @@ one more item, so it is for up to some ten thousand items; where memory is short
         if regularization == 0.0 {
             return plan_err!("ease: argument 'regularization' must be above 0; without it the weights may not exist");
         }
-        let k = arguments.integer("k", 1..=i64::from(i32::MAX), context)?.unwrap_or(1000) as usize;
-        let skip_nulls = on_null(&mut arguments, context)?;
-        arguments.finish()?;
-        let input = Input::new("ease", "interactions", interactions);
-        let id_type = input.data_type(input.interactions()?.1);
-        let (columns, plan) = input.into_interactions(skip_nulls)?;
-        let task = LinearTask::new(columns, id_type, Method::Ease { regularization }, k);
-        OperatorNode::plan(Arc::new(task), vec![plan])
+        plan("ease", arguments, interactions, Method::Ease { regularization }, context)
     }
 }

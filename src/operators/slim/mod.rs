@@ -1,16 +1,11 @@
 //! `slim`: sparse weights by which items speak for items.
 
-use std::sync::Arc;
-
 use datafusion::common::{DataFusionError, Result, plan_err};
 use datafusion::logical_expr::planner::RelationPlannerContext;
 use datafusion::logical_expr::{Documentation, LogicalPlan};
 
 use super::arguments::Arguments;
-use super::input::Input;
-use super::linear::{LinearTask, Method};
-use super::neighbors::on_null;
-use super::node::OperatorNode;
+use super::linear::{Method, plan};
 use super::planner::{OPERATORS, Operator};
 
 /// `FROM slim(interactions, ..)`
@@ -63,13 +58,6 @@ which takes 4 bytes of memory each; where memory is short the error says how muc
             Ok::<f32, DataFusionError>(given.unwrap_or(usual) as f32)
         };
         let (l1, l2) = (cost("l1", 1.0)?, cost("l2", 10.0)?);
-        let k = arguments.integer("k", 1..=i64::from(i32::MAX), context)?.unwrap_or(1000) as usize;
-        let skip_nulls = on_null(&mut arguments, context)?;
-        arguments.finish()?;
-        let input = Input::new("slim", "interactions", interactions);
-        let id_type = input.data_type(input.interactions()?.1);
-        let (columns, plan) = input.into_interactions(skip_nulls)?;
-        let task = LinearTask::new(columns, id_type, Method::Slim { l1, l2 }, k);
-        OperatorNode::plan(Arc::new(task), vec![plan])
+        plan("slim", arguments, interactions, Method::Slim { l1, l2 }, context)
     }
 }
