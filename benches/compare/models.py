@@ -1,4 +1,4 @@
-"""Checks models and metrics against their definitions and peers, on one data set of the generator.
+"""Checks models against their definitions and peers, on one data set of the generator.
 
     venv/bin/python benches/compare/models.py bench-data/d1m --lakeside target/release/lakeside
 
@@ -26,7 +26,6 @@ def main() -> None:
         check.walks()
         check.ease()
         check.als()
-        check.metrics()
 
 
 class Check:
@@ -138,37 +137,6 @@ class Check:
         found = self.ask(f"SELECT * FROM ranking_metrics(({lists}), {truth}, k => 20) WHERE metric = 'ndcg'")
         ndcg = dict(zip(found.model, found.value))
         self.tell(f"als, ndcg@20 {ndcg['ours']:.4f} over implicit's {ndcg['implicit']:.4f}", ndcg["ours"] / ndcg["implicit"], "at least 0.99")
-
-    def metrics(self) -> None:
-        import ranx
-
-        random = np.random.default_rng(5)
-        truth, lists = [], []
-        for user in range(300):
-            truth += [(user, item) for item in random.choice(200, random.integers(0, 12), replace=False)]
-            length = random.integers(0, 30)
-            lists += [(user, item, rank + 1) for rank, item in enumerate(random.choice(200, length, replace=False))]
-        truth = pd.DataFrame(truth, columns=["user_id", "item_id"])
-        lists = pd.DataFrame(lists, columns=["user_id", "item_id", "rank"])
-        truth.to_parquet(self.folder / "truth.parquet")
-        lists.to_parquet(self.folder / "lists.parquet")
-        qrels = {str(u): {str(i): 1 for i in group.item_id} for u, group in truth.groupby("user_id")}
-        run = {u: {} for u in qrels}
-        for row in lists.itertuples():
-            if str(row.user_id) in run:
-                run[str(row.user_id)][str(row.item_id)] = float(-row.rank)
-        run = {u: items or {"nothing": 0.0} for u, items in run.items()}
-        names = {"precision": "precision", "recall": "recall", "hit_rate": "hit_rate", "ndcg": "ndcg", "map": "map", "mrr": "mrr"}
-        found = self.ask(
-            f"SELECT * FROM ranking_metrics('{self.folder}/lists.parquet', '{self.folder}/truth.parquet', k => [1, 5, 20, 40])"
-        )
-        for name, theirs in names.items():
-            for k in [1, 5, 20, 40]:
-                value = ranx.evaluate(ranx.Qrels(qrels), ranx.Run(run), f"{theirs}@{k}")
-                ours = found[(found.metric == name) & (found.k == k)].value.iloc[0]
-                if abs(ours - value) > 1e-9:
-                    self.tell(f"{name}@{k}: {ours} against ranx's {value}", abs(ours - value), "1e-9")
-        print("metrics against ranx: compared")
 
 
 main()

@@ -1,5 +1,5 @@
 -- Two recommendations each for five households, from one that buys a lot to one that never bought, in words. Because
--- names the product that spoke most for it, where a list knows.
+-- names the product that speaks most for it by what is bought together, whatever list it came from.
 -- materialize: view
 WITH households AS (
     SELECT household_id, count(item_id) AS products_bought

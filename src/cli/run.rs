@@ -88,15 +88,13 @@ fn summary(reports: &[Report]) -> String {
     output::columns(&rows)
 }
 
-/// Shows the first rows of the table that the project names, if this run made it.
+/// Shows the first rows of the tables that the project names, if this run made them.
 async fn show(project: &Project, reports: &[Report]) -> Result<()> {
-    let Some(name) = &project.config.show else {
-        return Ok(());
-    };
-    if !reports.iter().any(|report| report.step == *name && is_done(&report.outcome)) {
-        return Ok(());
+    let made = |name: &&String| reports.iter().any(|report| report.step == **name && is_done(&report.outcome));
+    for name in project.config.show.iter().filter(made) {
+        let frame = project.session.context().table(name.as_str()).await?.limit(0, Some(10))?;
+        eprintln!();
+        output::print_table(frame, usize::MAX).await?;
     }
-    let frame = project.session.context().table(name.as_str()).await?.limit(0, Some(10))?;
-    eprintln!();
-    output::print_table(frame, usize::MAX).await.map(|_| ())
+    Ok(())
 }

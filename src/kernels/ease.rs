@@ -91,7 +91,9 @@ fn factor(gram: &mut [f64], n: usize) -> Result<(), Error> {
     let mut scratch = MemBuffer::new(cholesky_in_place_scratch::<f64>(n, par, params));
     let matrix = MatMut::from_column_major_slice_mut(gram, n, n);
     let factored = cholesky_in_place(matrix, Default::default(), par, MemStack::new(&mut scratch), params);
-    factored.map(drop).map_err(|_| "the matrix of items is not positive definite; raise the regularization".into())
+    factored
+        .map(drop)
+        .map_err(|_| "ease: the matrix of items is not positive definite; raise the regularization".into())
 }
 
 /// The columns of a block of the inverse, from the row where the block begins.
@@ -132,6 +134,7 @@ mod tests {
 
     use super::*;
     use crate::csr::Slices;
+    use crate::topk::Order;
 
     /// The inverse by Gauss and Jordan.
     fn inverse(mut a: Vec<Vec<f64>>) -> Vec<Vec<f64>> {
@@ -160,7 +163,7 @@ mod tests {
             let by_item = Slices { pieces: vec![(&i, &u, &w)], rows: &codes, columns: &codes };
             let users = Csr::build(0..9, 7, &[&by_user]).unwrap();
             let items = Csr::build(0..7, 9, &[&by_item]).unwrap();
-            let found = Candidates::new(7, (0..14).collect(), 0.0);
+            let found = Candidates::new(7, Order::new((0..14).collect()), 0.0);
             let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
             pool.install(|| ease(&users, &items, 1.5, &found, &AtomicBool::new(false))).unwrap();
 

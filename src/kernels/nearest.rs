@@ -39,6 +39,25 @@ impl Nearness {
         }
     }
 
+    /// What moves all vectors without a change to their scores, and makes them as short as can be.
+    fn center(self, vectors: &Vectors, count: usize) -> Vec<f32> {
+        let middle = |dimension: usize| {
+            let values = (0..count).map(|at| f64::from(vectors.row(at)[dimension]));
+            let (low, high) =
+                values.fold((f64::INFINITY, f64::NEG_INFINITY), |(low, high), v| (low.min(v), high.max(v)));
+            if low >= high {
+                return low as f32;
+            }
+            // Not finer than the values are spread, so that what is whole stays whole and ties stay ties.
+            let step = (high - low).log2().floor().exp2();
+            (((low + high) / 2.0 / step).round() * step) as f32
+        };
+        match self {
+            Self::Euclidean if count > 0 => (0..vectors.factors).map(middle).collect(),
+            _ => vec![0.0; vectors.factors],
+        }
+    }
+
     /// What a score needs of a vector beside the inner product.
     fn of(self, vector: &[f32]) -> f32 {
         let square = vector.iter().map(|&v| f64::from(v).powi(2)).sum::<f64>();
@@ -62,33 +81,35 @@ pub struct Candidates {
     nearness: Nearness,
     count: usize,
     factors: usize,
+    /// What is subtracted from all vectors first: with `euclidean` the middle of the candidates, without which distances that
+    /// are small beside the vectors would be lost in rounding.
+    center: Vec<f32>,
     /// Groups of [`LANES`] candidates, of each group all first components, then all second ones, and so on.
     values: Vec<f32>,
     /// What a score needs of each.
     norms: Vec<f32>,
-    /// The place of each among the sorted ids.
-    order: Vec<u32>,
 }
 
 impl Candidates {
-    /// Lays out vectors, whose ids stand at these places among all ids in order.
-    pub fn new(vectors: &Vectors, order: Vec<u32>, nearness: Nearness) -> Self {
-        let (count, factors) = (order.len(), vectors.factors);
+    /// Lays out so many vectors, which are in the order of their ids.
+    pub fn new(vectors: &Vectors, count: usize, nearness: Nearness) -> Self {
+        let factors = vectors.factors;
         let groups = count.div_ceil(LANES);
+        let center = nearness.center(vectors, count);
         let mut values = vec![0f32; groups * LANES * factors];
         let mut norms = vec![0f32; groups * LANES];
         for (at, norm) in norms.iter_mut().take(count).enumerate() {
-            let vector = &vectors.row(at)[..factors];
+            let vector = &moved(&vectors.row(at)[..factors], &center);
             *norm = nearness.of(vector);
             let group = at / LANES * LANES * factors + at % LANES;
             vector.iter().enumerate().for_each(|(dimension, &value)| values[group + dimension * LANES] = value);
         }
-        Self { nearness, count, factors, values, norms, order }
+        Self { nearness, count, factors, center, values, norms }
     }
 
     /// The bytes that it holds.
     pub fn bytes(&self) -> usize {
-        (self.values.len() + self.norms.len() + self.order.len()) * size_of::<f32>()
+        (self.values.len() + self.norms.len()) * size_of::<f32>()
     }
 
     /// The nearest `k` of each of these queries, best first, to `found` by query. What `exclude` names is left out; its rows
@@ -102,7 +123,8 @@ impl Candidates {
     ) {
         let cpu = Cpu::detect();
         let mut best: Vec<TopK> = queries.iter().map(|_| TopK::new(k, f32::NEG_INFINITY)).collect();
-        let norms: Vec<f32> = queries.iter().map(|query| self.nearness.of(&query[..self.factors])).collect();
+        let queries: Vec<Vec<f32>> = queries.iter().map(|query| moved(&query[..self.factors], &self.center)).collect();
+        let norms: Vec<f32> = queries.iter().map(|query| self.nearness.of(query)).collect();
         let groups = self.norms.len() / LANES;
         let packed: Vec<Vec<[f32; QUERIES]>> =
             queries.chunks(QUERIES).map(|queries| pack(queries, self.factors)).collect();
@@ -123,24 +145,41 @@ impl Candidates {
             }
         }
         for (query, best) in best.iter_mut().enumerate() {
-            best.drain(&self.order, f32::NEG_INFINITY).for_each(|(score, candidate)| found(query, score, candidate));
+            best.drain(f32::NEG_INFINITY).for_each(|(score, candidate)| found(query, score, candidate));
         }
     }
 }
 
-/// The inner products of a group of candidates with a few queries.
-struct Products<'a> {
+/// The scores of a group of candidates with a few queries.
+struct Scores<'a> {
+    nearness: Nearness,
     values: &'a [f32],
+    norms: &'a [f32],
     queries: &'a [[f32; QUERIES]],
-    sums: &'a mut [[f32; LANES]; QUERIES],
+    query_norms: &'a [f32; QUERIES],
+    /// The least score that each query looks at.
+    floors: &'a [f32; QUERIES],
+    scores: &'a mut [[f32; LANES]; QUERIES],
 }
 
-impl Work for Products<'_> {
-    type Output = ();
+impl Work for Scores<'_> {
+    /// Whether a query has such scores.
+    type Output = [bool; QUERIES];
 
     #[inline(always)]
-    fn run(self) {
-        *self.sums = products(self.values, self.queries);
+    fn run(self) -> [bool; QUERIES] {
+        *self.scores = products(self.values, self.queries);
+        let mut reached = [false; QUERIES];
+        for (at, scores) in self.scores.iter_mut().enumerate() {
+            let (norm, floor) = (self.query_norms[at], self.floors[at]);
+            let mut lanes = [false; LANES];
+            for ((score, other), lane) in scores.iter_mut().zip(self.norms).zip(&mut lanes) {
+                *score = self.nearness.score(*score, norm, *other);
+                *lane = *score >= floor;
+            }
+            reached[at] = lanes.iter().fold(false, |any, lane| any | lane);
+        }
+        reached
     }
 }
 
@@ -161,8 +200,13 @@ fn products(values: &[f32], queries: &[[f32; QUERIES]]) -> [[f32; LANES]; QUERIE
     [a, b, c, d, e, f, g, h]
 }
 
+/// A vector less the center.
+fn moved(vector: &[f32], center: &[f32]) -> Vec<f32> {
+    vector.iter().zip(center).map(|(value, center)| value - center).collect()
+}
+
 /// The components of a few queries side by side.
-fn pack(queries: &[&[f32]], factors: usize) -> Vec<[f32; QUERIES]> {
+fn pack(queries: &[Vec<f32>], factors: usize) -> Vec<[f32; QUERIES]> {
     let component = |dimension: usize| std::array::from_fn(|at| queries.get(at).map_or(0.0, |query| query[dimension]));
     (0..factors).map(component).collect()
 }
@@ -182,30 +226,36 @@ struct Tile<'a, 'b> {
 impl Tile<'_, '_> {
     fn run(self) {
         let Candidates { nearness, count, factors, .. } = *self.candidates;
+        // Where queries are fewer than fit, nothing reaches the others.
+        let mut query_norms = [0f32; QUERIES];
+        query_norms[..self.norms.len()].copy_from_slice(self.norms);
+        let mut floors = [f32::INFINITY; QUERIES];
+        floors.iter_mut().zip(&*self.best).for_each(|(floor, best)| *floor = best.floor().score);
+        let mut scores = [[0f32; LANES]; QUERIES];
         for group in self.tile {
-            let values = &self.candidates.values[group * LANES * factors..(group + 1) * LANES * factors];
-            let mut sums = [[0f32; LANES]; QUERIES];
-            self.cpu.run(Products { values, queries: self.queries, sums: &mut sums });
-            let norms = &self.candidates.norms[group * LANES..(group + 1) * LANES];
+            let reached = self.cpu.run(Scores {
+                nearness,
+                values: &self.candidates.values[group * LANES * factors..(group + 1) * LANES * factors],
+                norms: &self.candidates.norms[group * LANES..(group + 1) * LANES],
+                queries: self.queries,
+                query_norms: &query_norms,
+                floors: &floors,
+                scores: &mut scores,
+            });
             for (at, best) in self.best.iter_mut().enumerate() {
-                let floor = best.floor().score;
-                let mut any = false;
-                let mut scores = [0f32; LANES];
-                for ((score, dot), norm) in scores.iter_mut().zip(&sums[at]).zip(norms) {
-                    *score = nearness.score(*dot, self.norms[at], *norm);
-                    any |= *score >= floor;
-                }
-                if any {
+                if reached[at] {
                     let seen = self.exclude.map(|(rows, first)| rows.row(first + at));
-                    for (lane, &score) in scores.iter().enumerate().filter(|(_, score)| **score >= floor) {
+                    let floor = floors[at];
+                    for (lane, &score) in scores[at].iter().enumerate().filter(|(_, score)| **score >= floor) {
                         let candidate = group * LANES + lane;
                         let is_seen = |seen: &[u64]| {
                             seen.binary_search_by_key(&(candidate as u32), |&e| entry::column(e)).is_ok()
                         };
                         if candidate < count && !seen.is_some_and(is_seen) {
-                            best.push(score, candidate as u32, &self.candidates.order);
+                            best.push(score, candidate as u32);
                         }
                     }
+                    floors[at] = best.floor().score;
                 }
             }
         }
@@ -237,6 +287,20 @@ mod tests {
         })
     }
 
+    #[test]
+    fn far_from_zero_distances_are_not_lost() {
+        let row = |x: f32| [vec![3000.0, x], vec![0.0; padded(2) - 2]].concat();
+        let vectors = Vectors { factors: 2, values: (1..10).flat_map(|at| row(1.0 - 0.1 * at as f32)).collect() };
+        let candidates = Candidates::new(&vectors, 9, Nearness::Euclidean);
+        let mut found = Vec::new();
+        candidates.nearest(&[&row(0.0)], 9, None, |_, score, candidate| found.push((candidate, score)));
+        assert_eq!(found.iter().map(|f| f.0).collect::<Vec<_>>(), (0..9).rev().collect::<Vec<u32>>());
+        for (candidate, score) in found {
+            let distance = f64::from(1.0 - 0.1 * (candidate + 1) as f32);
+            assert!((f64::from(score) - 1.0 / (1.0 + distance.abs())).abs() < 1e-6);
+        }
+    }
+
     proptest! {
         #[test]
         fn the_nearest_are_found((a, b, factors, k) in inputs(), excluded in prop::collection::vec((0usize..20, 0u32..600), 0..60)) {
@@ -250,11 +314,10 @@ mod tests {
             }
             let rows = Rows::from(rows);
             let read = rows.read(0..a.len()).unwrap();
-            let order: Vec<u32> = (0..b.len() as u32).rev().collect();
             let queries = vectors(&a, factors);
             let queries: Vec<&[f32]> = (0..a.len()).map(|at| queries.row(at)).collect();
             for (_, nearness) in Nearness::NAMES {
-                let candidates = Candidates::new(&vectors(&b, factors), order.clone(), nearness);
+                let candidates = Candidates::new(&vectors(&b, factors), b.len(), nearness);
                 let mut found = vec![Vec::new(); a.len()];
                 candidates.nearest(&queries, k, Some((&read, 0)), |query, score, candidate| found[query].push((score, candidate)));
                 for (query, found) in found.iter().enumerate() {
@@ -265,7 +328,7 @@ mod tests {
                     };
                     let allowed = (0..b.len()).filter(|c| !excluded.contains(&(query, *c as u32)));
                     let mut all: Vec<(f32, u32)> = allowed.map(|c| (score(c), c as u32)).collect();
-                    all.sort_by(|x, y| y.0.total_cmp(&x.0).then(y.1.cmp(&x.1)));
+                    all.sort_by(|x, y| y.0.total_cmp(&x.0).then(x.1.cmp(&y.1)));
                     all.truncate(k);
                     prop_assert_eq!(found.clone(), all, "{:?}", nearness);
                 }

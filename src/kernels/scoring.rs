@@ -14,7 +14,7 @@ use super::cells::{Cell, SingleDot, Weighted};
 use super::csr::{Csr, entry};
 use super::product::RowProduct;
 use super::rows::{Rows, RowsRead};
-use super::topk::TopK;
+use super::topk::{Order, TopK};
 
 /// Which of the two tables holds the similarities, by whose absolute sum a normalised score is divided.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Serialize, Deserialize)]
@@ -47,7 +47,7 @@ pub struct Scoring {
     /// If given, users by the only items that are recommended to them.
     pub candidates: Option<Rows>,
     /// The place of each item among the sorted ids.
-    pub item_order: Vec<u32>,
+    pub item_order: Order,
     /// The place of each link among the sorted ids.
     pub link_order: Vec<u32>,
 }
@@ -83,7 +83,7 @@ impl Scoring {
     /// The bytes it holds.
     pub fn bytes(&self) -> usize {
         let masks = self.exclude.iter().chain(&self.candidates).map(Rows::bytes).sum::<usize>();
-        let orders = (self.item_order.len() + self.link_order.len()) * size_of::<u32>();
+        let orders = Order::bytes_for(self.item_order.len()) + self.link_order.len() * size_of::<u32>();
         self.a.bytes() + self.b.bytes() + masks + orders
     }
 
@@ -171,7 +171,7 @@ impl<C: Cell<f32>, F: Fn(C) -> (f32, f32)> Scorer<C, F> {
             if let Some(kept) = divisors.get_mut(item as usize) {
                 *kept = divisor;
             }
-            best.borrow_mut().push(sum / divisor, item, &input.item_order);
+            best.borrow_mut().push(sum / divisor, input.item_order.places()[item as usize]);
         };
         if let Some(candidates) = &tables.candidates {
             self.product.visit(candidates.row(user), offer);
@@ -184,9 +184,9 @@ impl<C: Cell<f32>, F: Fn(C) -> (f32, f32)> Scorer<C, F> {
             self.product.take(links, work, &input.b, beaten, offer);
         }
         let first = found.item.len();
-        for (at, (score, item)) in self.best.drain(&input.item_order, f32::NEG_INFINITY).enumerate() {
+        for (at, (score, place)) in self.best.drain(f32::NEG_INFINITY).enumerate() {
             found.user.push(user as u32);
-            found.item.push(item);
+            found.item.push(input.item_order.column(place));
             found.score.push(score);
             found.rank.push(at as i32 + 1);
         }

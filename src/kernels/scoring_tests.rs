@@ -12,7 +12,7 @@ use super::*;
 use crate::metric::{Exponents, Metric, Settings};
 use crate::rows::Rows;
 use crate::similarity::Similarity;
-use crate::topk::Candidates;
+use crate::topk::{Candidates, Order};
 use crate::weighting::Weighting;
 
 /// A table of pairs, dense: one row per left id, None where there is no entry. A stored 0 is an entry.
@@ -91,7 +91,7 @@ impl Case {
             exclude_seen: self.exclude_seen,
             exclude: pairs(&self.exclude).map(Rows::from),
             candidates: pairs(&self.candidates).map(Rows::from),
-            item_order: self.item_order.clone(),
+            item_order: Order::new(self.item_order.clone()),
             link_order: link_order.clone(),
         })
     }
@@ -325,7 +325,7 @@ fn the_third_user_is_recommended_the_one_unseen_item() {
         walk: Exponents::default(),
     };
     let by_item = (0..3).map(|item| case.history.iter().map(|user| user[item]).collect()).collect();
-    let found = Candidates::new(2, vec![0, 1, 2], settings.least());
+    let found = Candidates::new(2, Order::new(vec![0, 1, 2]), settings.least());
     Similarity::new(csr(&by_item, true), settings).unwrap().search(&found, &AtomicBool::new(false)).unwrap();
     for item in 0..3 {
         found.take(item, |score, neighbor| case.similar[item][neighbor as usize] = Some(score));

@@ -187,6 +187,8 @@ struct Scorer<'a, N, F> {
     best: TopK,
     /// What a neighbor of that entity must beat.
     own_floor: Floor,
+    /// Room for a few of its scores.
+    sample: Vec<f32>,
     norms: &'a [N],
     symmetric: bool,
     score: F,
@@ -194,6 +196,9 @@ struct Scorer<'a, N, F> {
 
 /// Rows that a thread takes at once.
 const ROWS_AT_ONCE: usize = 8;
+/// From this k on it pays to guess what the best of many pairs must beat, by one of so many of them.
+const LONG_LIST: usize = 256;
+const SAMPLED: usize = 16;
 /// Cells that are scored at once.
 const CELLS_AT_ONCE: usize = 64;
 
@@ -204,8 +209,9 @@ impl<'a, C: Copy + Default, N: Copy, F: Fn(C, N, N) -> f64> Searcher<'a, C, N, F
         // k beyond the number of entities would only reserve room for what cannot come.
         let best = TopK::new(settings.k.min(entities.max(1)), least);
         let (floor_scores, floor_places) = (vec![least; entities], vec![Floor::least(least).place; entities]);
+        let own_floor = Floor::least(least);
         let scorer =
-            Scorer { run, floor_scores, floor_places, best, own_floor: Floor::least(least), norms, symmetric, score };
+            Scorer { run, floor_scores, floor_places, best, own_floor, sample: Vec::new(), norms, symmetric, score };
         Self { cells: Cells::new(), scorer, work: 0 }
     }
 
@@ -261,6 +267,24 @@ impl<'a, C: Copy + Default, N: Copy, F: Fn(C, N, N) -> f64> Searcher<'a, C, N, F
     }
 }
 
+/// A bit for each flag, the first the lowest.
+#[inline(always)]
+fn bits(flags: [bool; CELLS_AT_ONCE]) -> u64 {
+    // The product has the lowest bits of all bytes side by side in its uppermost byte.
+    let eight = |flags: &[bool; 8]| u64::from_le_bytes(flags.map(u8::from)).wrapping_mul(0x0102_0408_1020_4080) >> 56;
+    flags.as_chunks::<8>().0.iter().rev().fold(0, |bits, flags| bits << 8 | eight(flags))
+}
+
+/// The places of the bits that are 1.
+#[inline(always)]
+fn ones(mut bits: u64) -> impl Iterator<Item = usize> {
+    std::iter::from_fn(move || {
+        let lowest = (bits != 0).then(|| bits.trailing_zeros() as usize);
+        bits &= bits.wrapping_sub(1);
+        lowest
+    })
+}
+
 /// The scoring of the pairs of one entity.
 struct Scoring<'s, 'a, N, F, C, V> {
     scorer: &'s mut Scorer<'a, N, F>,
@@ -275,7 +299,19 @@ impl<N: Copy, V, C: Cell<V>, F: Fn(C, N, N) -> f64> Work for Scoring<'_, '_, N, 
 
     #[inline(always)]
     fn run(self) {
-        self.scorer.score_cells(self.i, self.first, self.cells);
+        let Self { scorer, i, first, cells, .. } = self;
+        if let Some(score) = scorer.guess(i, first, cells) {
+            let known = scorer.own_floor;
+            scorer.best.guess(score);
+            scorer.own_floor = scorer.own_floor.max(scorer.best.floor());
+            scorer.score_cells(i, first, cells);
+            if scorer.best.has_room() {
+                scorer.best.clear(known);
+                scorer.score_own(i, first, cells);
+            }
+        } else {
+            scorer.score_cells(i, first, cells);
+        }
     }
 }
 
@@ -288,12 +324,45 @@ impl<N: Copy, F> Scorer<'_, N, F> {
         self.run.cpu.run(Scoring { scorer: self, i, first, cells, value: PhantomData::<V> });
     }
 
+    /// The score of about the k-th best pair of i, rather too low than too high, judged by a few of them. Without it the first
+    /// pairs that come would fill a long list again and again.
+    #[inline(always)]
+    fn guess<C: Copy>(&mut self, i: usize, first: usize, cells: &[C]) -> Option<f32>
+    where
+        F: Fn(C, N, N) -> f64,
+    {
+        let k = self.run.index.settings.k;
+        if k < LONG_LIST || cells.len() / 4 < k {
+            return None;
+        }
+        let mut sample = std::mem::take(&mut self.sample);
+        let sampled = cells.iter().enumerate().step_by(SAMPLED);
+        sample.extend(sampled.map(|(at, cell)| self.score(*cell, i, first + at)).filter(|score| !score.is_nan()));
+        let expected = (k / SAMPLED) as f64;
+        let place = (expected + 3.0 * expected.sqrt()) as usize;
+        let guess = (place < sample.len()).then(|| *sample.select_nth_unstable_by(place, |a, b| b.total_cmp(a)).1);
+        sample.clear();
+        self.sample = sample;
+        guess
+    }
+
+    /// Scores the pairs of i with these entities for i alone.
+    fn score_own<C: Copy>(&mut self, i: usize, first: usize, cells: &[C])
+    where
+        F: Fn(C, N, N) -> f64,
+    {
+        for (at, cell) in cells.iter().enumerate() {
+            let j = first + at;
+            self.best.push(self.score(*cell, i, j), self.run.found.order().places()[j]);
+        }
+    }
+
     #[inline(always)]
     fn score_cells<V, C: Cell<V>>(&mut self, i: usize, first: usize, cells: &[C])
     where
         F: Fn(C, N, N) -> f64,
     {
-        let order = self.run.found.order();
+        let order = self.run.found.order().places();
         let (norm, place) = (self.norms[i], order[i]);
         for (at, cells) in cells.chunks(CELLS_AT_ONCE).enumerate() {
             let first = first + at * CELLS_AT_ONCE;
@@ -318,14 +387,8 @@ impl<N: Copy, F> Scorer<'_, N, F> {
             for ((admitted, other), (&score, &floor_place)) in admitted.iter_mut().zip(&others).zip(floors) {
                 *admitted |= Floor { score, place: floor_place }.admits(*other, place);
             }
-            for (eight, admitted) in admitted.as_chunks::<8>().0.iter().enumerate() {
-                // One test for what is mostly nothing.
-                if u64::from_ne_bytes(admitted.map(u8::from)) != 0 {
-                    for at in (0..8).filter(|at| admitted[*at]).map(|at| 8 * eight + at) {
-                        self.offer(i, first + at, scores[at], others[at]);
-                    }
-                }
-            }
+            let admitted = bits(admitted);
+            ones(admitted).for_each(|at| self.offer(i, first + at, scores[at], others[at]));
         }
     }
 
@@ -341,17 +404,65 @@ impl<N: Copy, F> Scorer<'_, N, F> {
     #[inline(always)]
     fn offer(&mut self, i: usize, j: usize, score: f32, other: f32) {
         let found = self.run.found;
-        if self.own_floor.admits(score, found.order()[j]) {
-            self.best.push(score, j as u32, found.order());
+        let places = found.order().places();
+        if self.own_floor.admits(score, places[j]) {
+            self.best.push(score, places[j]);
             let floor = self.best.floor();
-            if self.own_floor.admits(floor.score, floor.place) {
-                self.own_floor = floor;
-            }
+            self.own_floor = self.own_floor.max(floor);
         }
         let floor = Floor { score: self.floor_scores[j], place: self.floor_places[j] };
-        if floor.admits(other, found.order()[i]) {
+        if floor.admits(other, places[i]) {
             let floor = found.offer(j, other, i as u32);
             (self.floor_scores[j], self.floor_places[j]) = (floor.score, floor.place);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::csr::{Csr, entry};
+    use crate::metric::Settings;
+    use crate::topk::Order;
+    use crate::weighting::Weighting;
+
+    const ENTITIES: usize = 1500;
+
+    fn lists(weights: &[f32], k: usize) -> Vec<Vec<(f32, u32)>> {
+        let entries = weights.iter().map(|&weight| entry::pack(0, weight)).collect();
+        let matrix = Csr { columns: 1, offsets: (0..=weights.len()).collect(), entries };
+        let settings = Settings {
+            metric: Metric::Walk,
+            k,
+            shrink: 0.0,
+            threshold: 0.0,
+            min_overlap: 1,
+            max_features: None,
+            weighting: Weighting::None,
+            alpha: 1.0,
+            beta: 1.0,
+            walk: Exponents { a: 0.0, b: 0.0, c: 0.0, weight: 1.0 },
+        };
+        let found = Candidates::new(k, Order::new((0..weights.len() as u32).collect()), settings.least());
+        Similarity::new(matrix, settings).unwrap().search(&found, &AtomicBool::new(false)).unwrap();
+        let list = |row| {
+            let mut list = Vec::new();
+            found.take(row, |score, candidate| list.push((score, candidate)));
+            list
+        };
+        (0..weights.len()).map(list).collect()
+    }
+
+    /// A guess is too high where the pairs that it is made by are the best, and nothing is guessed where all pairs are kept.
+    #[test]
+    fn guesses_do_not_show() {
+        for favour in [0.0, 50.0] {
+            let favoured = |at: usize| if at % SAMPLED == 0 { favour } else { 0.0 };
+            let weights: Vec<f32> = (0..ENTITIES).map(|at| 1.0 + (at * 7919 % 101) as f32 + favoured(at)).collect();
+            let (few, all) = (lists(&weights, LONG_LIST), lists(&weights, ENTITIES));
+            for (few, all) in few.iter().zip(&all) {
+                assert_eq!(few[..], all[..LONG_LIST]);
+            }
         }
     }
 }

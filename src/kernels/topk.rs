@@ -1,17 +1,81 @@
 //! The k best of a stream of scored columns, ties broken by the smaller id.
+//!
+//! A pair is kept as one number: its score in the upper half, so that better scores make smaller numbers, and its place among
+//! the sorted ids in the lower. Numbers are selected and sorted several times as fast as pairs that are compared in steps.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-/// Keeps the `k` best `(score, column)` pairs pushed into it.
+/// Keeps the `k` best pairs of score and place pushed into it.
 ///
-/// Better is the higher score, then the smaller `order[column]`; as columns are distinct this is a total order and
-/// the result does not depend on the order of pushes. Pairs collect in a buffer of somewhat more than k that is cut to
-/// k by selection whenever it is full, which costs constant time a pair.
+/// Better is the higher score, then the smaller place; as places are distinct this is a total order and the result does not
+/// depend on the order of pushes. Pairs collect in a buffer of somewhat more than k that is cut to k by selection whenever it
+/// is full, which costs constant time a pair.
 #[derive(Debug)]
 pub struct TopK {
     k: usize,
-    buffer: Vec<(f32, u32)>,
-    floor: Floor,
+    buffer: Vec<Key>,
+    /// What a pair must be less than.
+    floor: Key,
+}
+
+/// A pair as a number, the less the better.
+type Key = u64;
+
+fn key(score: f32, place: u32) -> Key {
+    // Adding 0 turns -0 into 0, which compares as the same score.
+    let bits = (score + 0.0).to_bits();
+    // Rising numbers for falling scores: the sign is what a rising order has to turn around, and of negative ones the rest.
+    let falling = if bits >> 31 == 0 { !bits ^ (1 << 31) } else { bits };
+    u64::from(falling) << 32 | u64::from(place)
+}
+
+fn pair(key: Key) -> (f32, u32) {
+    let falling = (key >> 32) as u32;
+    let bits = if falling >> 31 == 0 { !(falling ^ (1 << 31)) } else { falling };
+    (f32::from_bits(bits), key as u32)
+}
+
+/// The places of columns among their sorted ids, and which column is at each place.
+#[derive(Debug, Clone)]
+pub struct Order {
+    places: Vec<u32>,
+    columns: Vec<u32>,
+}
+
+impl Order {
+    /// From the place of each column; every place from 0 on is there once.
+    pub fn new(places: Vec<u32>) -> Self {
+        let mut columns = vec![0; places.len()];
+        places.iter().zip(0..).for_each(|(&place, column)| columns[place as usize] = column);
+        Self { places, columns }
+    }
+
+    /// The bytes that an order of so many columns takes.
+    pub fn bytes_for(columns: usize) -> usize {
+        2 * columns * size_of::<u32>()
+    }
+
+    /// How many columns there are.
+    pub fn len(&self) -> usize {
+        self.places.len()
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.places.is_empty()
+    }
+
+    /// The place of each column.
+    #[inline(always)]
+    pub fn places(&self) -> &[u32] {
+        &self.places
+    }
+
+    /// The column at a place.
+    #[inline(always)]
+    pub fn column(&self, place: u32) -> u32 {
+        self.columns[place as usize]
+    }
 }
 
 /// What a pair must beat to be among the best: a score, or the same score with a smaller place in the order.
@@ -29,6 +93,16 @@ impl Floor {
         Self { score: least, place: u32::MAX }
     }
 
+    /// The one of both that is harder to beat.
+    #[inline(always)]
+    pub fn max(self, other: Self) -> Self {
+        if self.admits(other.score, other.place) { other } else { self }
+    }
+
+    fn key(self) -> Key {
+        key(self.score, self.place)
+    }
+
     /// Whether a pair of this score and place wins.
     #[inline(always)]
     pub fn admits(self, score: f32, place: u32) -> bool {
@@ -40,7 +114,7 @@ impl Floor {
 impl TopK {
     /// An empty selection of at most `k` pairs with scores of at least `least`.
     pub fn new(k: usize, least: f32) -> Self {
-        Self { k, buffer: Vec::new(), floor: Floor::least(least) }
+        Self { k, buffer: Vec::new(), floor: Floor::least(least).key() }
     }
 
     /// How many pairs it may hold between two cuts.
@@ -48,117 +122,139 @@ impl TopK {
         k.saturating_add((k / 4).max(32))
     }
 
+    /// Begins with a guess of what the best must beat; if so many do not come, it was too high.
+    pub fn guess(&mut self, score: f32) {
+        self.floor = self.floor.min(Floor::least(score).key());
+    }
+
+    /// Whether there are fewer than k.
+    pub fn has_room(&self) -> bool {
+        self.buffer.len() < self.k
+    }
+
+    /// Forgets all pairs, and starts anew with what beats this.
+    pub fn clear(&mut self, floor: Floor) {
+        self.buffer.clear();
+        self.floor = floor.key();
+    }
+
     /// What a pair must beat to be among the best.
     #[inline]
     pub fn floor(&self) -> Floor {
-        self.floor
+        let (score, place) = pair(self.floor);
+        Floor { score, place }
     }
 
-    /// Offers a pair; `order` gives each column's place among the sorted ids. A score that is not a number is not kept.
+    /// Offers a pair. A score that is not a number is not kept.
     #[inline]
-    pub fn push(&mut self, score: f32, column: u32, order: &[u32]) {
-        if self.floor.admits(score, order[column as usize]) {
-            // Adding 0 turns -0 into 0, which compares as the same score.
-            self.buffer.push((score + 0.0, column));
-            if self.buffer.len() >= Self::capacity(self.k) {
-                self.cut(order);
+    pub fn push(&mut self, score: f32, place: u32) {
+        if !score.is_nan() {
+            self.push_key(key(score, place));
+        }
+    }
+
+    #[inline]
+    fn push_key(&mut self, key: Key) {
+        if key < self.floor {
+            let (held, most) = (self.buffer.len(), Self::capacity(self.k));
+            if held == self.buffer.capacity() {
+                // Twice as much as before, but never more than is used.
+                self.buffer.reserve_exact(held.max(4).min(most.saturating_sub(held)).max(1));
+            }
+            self.buffer.push(key);
+            if held + 1 >= most {
+                self.cut();
             }
         }
     }
 
-    fn cut(&mut self, order: &[u32]) {
+    fn cut(&mut self) {
         if self.buffer.len() > self.k {
-            self.buffer.select_nth_unstable_by(self.k - 1, |a, b| better_first(a, b, order));
+            let (_, &mut worst, _) = self.buffer.select_nth_unstable(self.k - 1);
             self.buffer.truncate(self.k);
-            let (score, column) = self.buffer[self.k - 1];
-            self.floor = Floor { score, place: order[column as usize] };
+            self.floor = worst;
         }
     }
 
     /// Hands out the best pairs, best first, and starts anew with scores of at least `least`.
-    pub fn drain(&mut self, order: &[u32], least: f32) -> std::vec::Drain<'_, (f32, u32)> {
-        self.cut(order);
-        self.floor = Floor::least(least);
-        self.buffer.sort_unstable_by(|a, b| better_first(a, b, order));
-        self.buffer.drain(..)
+    pub fn drain(&mut self, least: f32) -> impl Iterator<Item = (f32, u32)> {
+        self.cut();
+        self.floor = Floor::least(least).key();
+        self.buffer.sort_unstable();
+        self.buffer.drain(..).map(pair)
     }
 
     /// Offers all pairs of another selection, which is empty and starts anew with scores of at least `least` after it.
-    pub fn absorb(&mut self, other: &mut Self, order: &[u32], least: f32) {
-        other.cut(order);
+    pub fn absorb(&mut self, other: &mut Self, least: f32) {
+        other.cut();
         if self.buffer.is_empty() {
             // Most rows are met once; their lists take no more room than they need.
             self.buffer = other.buffer.to_vec();
             self.floor = other.floor;
             other.buffer.clear();
         }
-        other.buffer.drain(..).for_each(|(score, column)| self.push(score, column, order));
-        other.floor = Floor::least(least);
+        other.buffer.drain(..).for_each(|key| self.push_key(key));
+        other.floor = Floor::least(least).key();
     }
-}
-
-fn better_first(a: &(f32, u32), b: &(f32, u32), order: &[u32]) -> std::cmp::Ordering {
-    b.0.total_cmp(&a.0).then_with(|| order[a.1 as usize].cmp(&order[b.1 as usize]))
 }
 
 /// The best candidates of every row, open to all threads at once.
 #[derive(Debug)]
 pub struct Candidates {
     lists: Vec<Mutex<TopK>>,
-    /// The place of each row among the sorted ids.
-    order: Vec<u32>,
+    order: Order,
     least: f32,
 }
 
 impl Candidates {
     /// No candidates yet; `k` for each of as many rows as `order` has, with scores of at least `least`.
-    pub fn new(k: usize, order: Vec<u32>, least: f32) -> Self {
-        let lists = order.iter().map(|_| Mutex::new(TopK::new(k, least))).collect();
+    pub fn new(k: usize, order: Order, least: f32) -> Self {
+        let lists = order.places().iter().map(|_| Mutex::new(TopK::new(k, least))).collect();
         Self { lists, order, least }
     }
 
     /// The bytes that candidates take, where each row has at most `reach` of them.
     pub fn bytes_for(k: usize, reach: impl ExactSizeIterator<Item = usize>) -> usize {
-        let fixed = reach.len() * (size_of::<Mutex<TopK>>() + size_of::<u32>());
+        let fixed = reach.len() * size_of::<Mutex<TopK>>() + Order::bytes_for(reach.len());
         // A growing vector may be half empty.
         let pairs: usize = reach.map(|reach| TopK::capacity(k).min(reach.saturating_mul(2))).sum();
-        fixed + pairs * size_of::<(f32, u32)>()
+        fixed + pairs * size_of::<Key>()
     }
 
     /// The bytes that it holds.
     pub fn bytes(&self) -> usize {
         let pairs: usize = (0..self.lists.len()).map(|row| self.lock(row).buffer.capacity()).sum();
-        self.lists.len() * (size_of::<Mutex<TopK>>() + size_of::<u32>()) + pairs * size_of::<(f32, u32)>()
+        self.lists.len() * size_of::<Mutex<TopK>>() + Order::bytes_for(self.lists.len()) + pairs * size_of::<Key>()
     }
 
-    /// The place of each row among the sorted ids.
-    pub fn order(&self) -> &[u32] {
+    /// The places of candidates among their sorted ids.
+    pub fn order(&self) -> &Order {
         &self.order
     }
 
     /// Offers a candidate to a row; returns what others must beat.
     pub fn offer(&self, row: usize, score: f32, candidate: u32) -> Floor {
         let mut list = self.lock(row);
-        list.push(score, candidate, &self.order);
-        list.floor
+        list.push(score, self.order.places[candidate as usize]);
+        list.floor()
     }
 
     /// What candidates of a row must beat.
     pub fn floor(&self, row: usize) -> Floor {
-        self.lock(row).floor
+        self.lock(row).floor()
     }
 
     /// Moves candidates that were collected apart to a row.
     pub fn add(&self, row: usize, found: &mut TopK) {
         if !found.buffer.is_empty() {
-            self.lock(row).absorb(found, &self.order, self.least);
+            self.lock(row).absorb(found, self.least);
         }
     }
 
     /// Hands out the best candidates of a row, best first.
     pub fn take(&self, row: usize, mut visit: impl FnMut(f32, u32)) {
         let mut list = self.lock(row);
-        list.drain(&self.order, self.least).for_each(|(score, candidate)| visit(score, candidate));
+        list.drain(self.least).for_each(|(score, place)| visit(score, self.order.column(place)));
         list.buffer = Vec::new();
     }
 
@@ -176,19 +272,26 @@ mod tests {
     proptest! {
         #[test]
         fn equals_a_full_sort(scores in proptest::collection::vec(0u8..6, 0..80), k in 1usize..12, cut in 0usize..80) {
-            let order: Vec<u32> = (0..scores.len() as u32).rev().collect();
             let (mut first, mut second) = (TopK::new(k, 1.0), TopK::new(k, 1.0));
             let mut all: Vec<(f32, u32)> = Vec::new();
-            for (column, &score) in scores.iter().enumerate() {
-                let part = if column < cut { &mut first } else { &mut second };
-                part.push(f32::from(score), column as u32, &order);
-                all.push((f32::from(score), column as u32));
+            for (at, &score) in scores.iter().enumerate() {
+                let (part, place) = (if at < cut { &mut first } else { &mut second }, (scores.len() - at) as u32);
+                part.push(f32::from(score), place);
+                all.push((f32::from(score), place));
             }
-            first.absorb(&mut second, &order, 1.0);
+            first.absorb(&mut second, 1.0);
             all.retain(|pair| pair.0 >= 1.0);
-            all.sort_by(|a, b| b.0.total_cmp(&a.0).then(order[a.1 as usize].cmp(&order[b.1 as usize])));
+            all.sort_by(|a, b| b.0.total_cmp(&a.0).then(a.1.cmp(&b.1)));
             all.truncate(k);
-            prop_assert_eq!(first.drain(&order, 1.0).collect::<Vec<_>>(), all);
+            prop_assert_eq!(first.drain(1.0).collect::<Vec<_>>(), all);
+        }
+
+        #[test]
+        fn keys_are_ordered_as_pairs(a in any::<(f32, u32)>(), b in any::<(f32, u32)>()) {
+            let [a, b] = [a, b].map(|(score, place)| (if score.is_nan() { 0.0 } else { score + 0.0 }, place));
+            prop_assert_eq!(pair(key(a.0, a.1)), a);
+            let expected = b.0.total_cmp(&a.0).then(a.1.cmp(&b.1));
+            prop_assert_eq!(key(a.0, a.1).cmp(&key(b.0, b.1)), expected);
         }
     }
 }

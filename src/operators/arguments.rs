@@ -264,7 +264,12 @@ impl Arguments {
                 plan_err!("{function}: '{left} = {right}' is a comparison; write {left} => {right}")
             }
             Some(value) => plan_err!("{function}: nothing is expected at the place of '{value}'; name the argument"),
-            None => Ok(()),
+            None => match self.named.first() {
+                Some((name, _)) => {
+                    plan_err!("{function}: argument '{name}' has no meaning beside the others; leave it out")
+                }
+                None => Ok(()),
+            },
         }
     }
 }

@@ -364,6 +364,18 @@ impl Reader {
     }
 }
 
+/// Refuses a table of ratings that has a pair more than once, as the sum of two ratings is none.
+pub fn check_rated_once(operator: &str, argument: &str, rows: usize, pairs: usize) -> Result<()> {
+    let twice = rows - pairs;
+    if twice > 0 {
+        return exec_err!(
+            "{operator}: argument '{argument}' rates {twice} pair{} of user and item more than once; take one rating of each, such as avg(rating) with GROUP BY",
+            if twice == 1 { "" } else { "s" }
+        );
+    }
+    Ok(())
+}
+
 /// Beyond this, sums of weights may leave the range of Float32.
 pub const LARGEST_WEIGHT: f32 = 1e36;
 

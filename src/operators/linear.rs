@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 use serde_with::{DisplayFromStr, serde_as};
 
 use crate::kernels::csr::{Csr, entry};
-use crate::kernels::topk::Candidates;
+use crate::kernels::topk::{Candidates, Order};
 use crate::kernels::{ease, slim};
 use crate::operators::arguments::Arguments;
 use crate::operators::codec::encode;
@@ -171,7 +171,7 @@ fn solve(
             "slim: weights must be at least 0, as only such weights of items are looked for; leave such rows out"
         );
     }
-    let found = Candidates::new(k, order, f32::MIN_POSITIVE);
+    let found = Candidates::new(k, Order::new(order), f32::MIN_POSITIVE);
     let time = MetricBuilder::new(&resources.metrics).subset_time("solve_time", 0);
     {
         let _timer = time.timer();

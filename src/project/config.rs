@@ -5,6 +5,7 @@ use std::path::Path;
 
 use datafusion::common::ScalarValue;
 use serde::Deserialize;
+use serde_with::{OneOrMany, serde_as};
 
 use crate::error::{Error, Result};
 use crate::operators::arguments::nearest;
@@ -20,8 +21,8 @@ pub struct Config {
     pub sources: BTreeMap<String, Source>,
     /// The variables of its SQL.
     pub vars: BTreeMap<String, ScalarValue>,
-    /// A table of which `run` shows the first rows at its end.
-    pub show: Option<String>,
+    /// The tables of which `run` shows the first rows at its end.
+    pub show: Vec<String>,
     /// What `tune` tries.
     pub tune: Tune,
     text: String,
@@ -43,11 +44,15 @@ pub struct Source {
     pub url: String,
 }
 
+#[serde_as]
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct File {
     name: String,
-    show: Option<String>,
+    /// One, or a list of them.
+    #[serde_as(as = "OneOrMany<_>")]
+    #[serde(default)]
+    show: Vec<String>,
     lake: LakeConfig,
     #[serde(default)]
     sources: BTreeMap<String, Source>,

@@ -54,7 +54,7 @@ impl Graph {
             needs.push(step_needs);
             sources.push(step_sources);
         }
-        if let Some(name) = config.show.as_ref().filter(|name| !place.contains_key(name.as_str())) {
+        if let Some(name) = config.show.iter().find(|name| !place.contains_key(name.as_str())) {
             let message = format!("show names '{name}', which is not a step");
             return Err(Error::project(root.join(super::FILE), config.line_of("show"), message));
         }

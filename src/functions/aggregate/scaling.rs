@@ -15,7 +15,7 @@ use crate::kernels::robust::quantile;
 /// See the documentation attribute.
 #[user_doc(
     doc_section(label = "Statistical Functions"),
-    description = "What brings a column to a common scale, learned from these values for `scale` to apply to the same or to others: a struct of center and width. 'standard' is the mean and the standard deviation of the population, 'min_max' the least value and what the greatest is above it, 'robust' the median and the distance between the quartiles (linear between neighbors). NULL without values. NULL and NaN are left out.",
+    description = "What brings a column to a common scale, learned from these values for `scale` to apply to the same or to others: a struct of center and width. 'standard' is the mean and the standard deviation of the population, 'min_max' the least value and what the greatest is above it, 'robust' the median and the distance between the quartiles (linear between neighbors), or, where that is 0, between the least and the greatest value. NULL without values. NULL and NaN are left out.",
     syntax_example = "scaling(value, method)",
     sql_example = r#"> SELECT item_id, scale(price, learned) AS price
 FROM items CROSS JOIN (SELECT scaling(price, 'standard') AS learned FROM train_items);"#,
@@ -57,7 +57,9 @@ fn min_max(values: &[f64]) -> (f64, f64) {
 }
 
 fn robust(values: &[f64]) -> (f64, f64) {
-    (quantile(values, 0.5), quantile(values, 0.75) - quantile(values, 0.25))
+    let quartiles = quantile(values, 0.75) - quantile(values, 0.25);
+    // Most counts are 0 for most rows; a width of 0 would make them all equal.
+    (quantile(values, 0.5), if quartiles > 0.0 { quartiles } else { min_max(values).1 })
 }
 
 impl AggregateUDFImpl for Scaling {

@@ -24,7 +24,7 @@ use crate::kernels::csr::{Csr, entry};
 use crate::kernels::svd;
 use crate::kernels::vectors::Vectors;
 use crate::operators::codec::encode;
-use crate::operators::collect::{Chunk, Columns, LARGEST_WEIGHT, collect, matrix, number};
+use crate::operators::collect::{Chunk, Columns, LARGEST_WEIGHT, check_rated_once, collect, matrix, number};
 use crate::operators::found::Stop;
 use crate::operators::node::{Built, Resources, Task, Worker, rows_per_block};
 use crate::operators::spill::from_kernel;
@@ -195,6 +195,9 @@ fn solve(
     let by_user = build(USER, ITEM, users.len(), items.len())?;
     let by_item = build(ITEM, USER, items.len(), users.len())?;
     drop(chunks);
+    if matches!(method, Method::Als(als::Settings { feedback: Feedback::Explicit, .. })) {
+        check_rated_once("factorize", "interactions", rows, by_user.entries.len())?;
+    }
     method.check(&by_user)?;
     let time = MetricBuilder::new(&resources.metrics).subset_time("fit_time", 0);
     let (of_users, of_items) = {

@@ -19,13 +19,14 @@ pub(super) fn documentation() -> Documentation {
 Each iteration of `als` moves users, then items: to their minimum with `solver => 'cholesky'`, or towards it by three steps of \
 conjugate gradients from where they were (Takacs, Pilaszy and Tikk 2011), which is much faster with many factors.
 
-Result: a vector table for `nearest` and `predict`: `side` ('user' or 'item'), `id` (the type of the ids; text where users and \
-items differ) and `vector` (list of Float32). The result is the same, bit for bit, for a seed and any number of threads. Where \
-there are fewer users or items than factors, `svd` fills vectors up with zeros.",
+Result: a vector table for `nearest` and `predict`: `side` ('user' or 'item'), `id` (the type of the ids; where users and items differ, \
+Int64 for integers and text for all else) and `vector` (list of Float32). The result is the same, bit for bit, for a seed and any number of threads. Where \
+there are fewer users or items than factors, `svd` fills vectors up with zeros. Make a table of it, as below or as a step of a \
+project: a view or WITH that is named twice, once for each side, is computed twice. Of ratings a pair given twice is an error.",
         "factorize(interactions [, name => value ..])",
     )
     .with_sql_example(
-        "CREATE VIEW vectors AS SELECT * FROM factorize(interactions, factors => 64, alpha => 20);
+        "CREATE TABLE vectors AS SELECT * FROM factorize(interactions, factors => 64, alpha => 20);
 SELECT * FROM nearest(
   queries => (SELECT id AS user_id, vector FROM vectors WHERE side = 'user'),
   candidates => (SELECT id AS item_id, vector FROM vectors WHERE side = 'item'),

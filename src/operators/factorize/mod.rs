@@ -52,7 +52,7 @@ impl Operator for FactorizeOperator {
             return plan_err!("{}", input.wants("a third column of numbers, the rating, with implicit => false"));
         }
         let (columns, plan) = input.into_interactions(skip_nulls)?;
-        let id_type = if columns.types[0] == columns.types[1] { columns.types[0].clone() } else { DataType::Utf8 };
+        let id_type = common_type(&columns.types[0], &columns.types[1]);
         OperatorNode::plan(Arc::new(FactorizeTask::new(columns, id_type, method)), vec![plan])
     }
 }
@@ -102,6 +102,16 @@ fn method(arguments: &mut Arguments, context: &mut dyn RelationPlannerContext) -
         solver: arguments.choice("solver", &Solver::NAMES, context)?.unwrap_or(Solver::ConjugateGradients),
         seed,
     }))
+}
+
+/// The type of a column that has the ids of both sides.
+fn common_type(users: &DataType, items: &DataType) -> DataType {
+    let fits = |ids: &DataType| ids.is_integer() && *ids != DataType::UInt64;
+    match () {
+        () if users == items => users.clone(),
+        () if fits(users) && fits(items) => DataType::Int64,
+        () => DataType::Utf8,
+    }
 }
 
 /// What weights mean and what large vectors cost, which whoever works with vectors of als must say alike.

@@ -20,7 +20,7 @@ use crate::kernels::als::{Feedback, Settings, fold_in, mean};
 use crate::kernels::csr::{Csr, entry};
 use crate::kernels::vectors::Vectors;
 use crate::operators::codec::encode;
-use crate::operators::collect::{Chunk, Columns, collect, matrix, number};
+use crate::operators::collect::{Chunk, Columns, check_rated_once, collect, matrix, number};
 use crate::operators::node::{Built, Resources, Task, Worker, rows_per_block};
 use crate::operators::vectors::{VectorTable, read};
 
@@ -120,9 +120,12 @@ fn fold(
     let named = items.space.size();
     let mut by_user = pool.install(|| matrix(&chunks, 0, 1, 0..n, named))?;
     drop(chunks);
+    let implicit = settings.feedback != Feedback::Explicit;
+    if !implicit {
+        check_rated_once(NAME, "interactions", rows, by_user.entries.len())?;
+    }
     let mean = mean(&by_user);
     by_user.retain_columns(|item| (item as usize) < known);
-    let implicit = settings.feedback != Feedback::Explicit;
     if implicit && by_user.entries.iter().any(|&e| entry::value(e) < 0.0) {
         return exec_err!("{NAME}: weights must be at least 0, as they make confidence; leave such rows out");
     }

@@ -14,25 +14,42 @@ pub struct FuseOperator;
 
 /// What a place in a list is worth, over the window of its model and user.
 const METHODS: [(&str, &str); 4] = [
-    ("rrf", "1 / ($c + CAST(rank AS DOUBLE))"),
+    (RRF, "1 / ($c + CAST(rank AS DOUBLE))"),
     ("zscore", "coalesce((CAST(score AS DOUBLE) - avg(score) OVER list) / nullif(stddev_pop(score) OVER list, 0), 0)"),
     ("norm", "coalesce(score / nullif(sqrt(sum(CAST(score AS DOUBLE) * score) OVER list), 0), 0)"),
     ("max", "coalesce(CAST(score AS DOUBLE) / nullif(max(abs(score)) OVER list, 0), 0)"),
 ];
 
+const RRF: &str = "rrf";
+
+/// An item that a list has twice counts with the better of its places.
+const BY_RANK: &str = "min(rank) AS rank";
+const BY_SCORE: &str = "max(score) AS score";
+
+/// The places of lists, each item of a list once. What has no place has no rank.
+const PLACES: &str = "
+places AS (
+    SELECT model, user_id, item_id, $best
+    FROM fused_lists
+    WHERE model IS NOT NULL AND user_id IS NOT NULL AND item_id IS NOT NULL
+    GROUP BY model, user_id, item_id
+    HAVING $kept IS NOT NULL
+),";
+
 /// Worths are added as decimals: sums of doubles would depend on the order of rows.
 const QUERY: &str = "
 WITH fused_lists AS (SELECT 1),
-fused_weights AS (SELECT DISTINCT model, 1.0 AS weight FROM fused_lists),
+fused_weights AS (SELECT DISTINCT model, 1.0 AS weight FROM fused_lists),$places
 worth AS (
     SELECT model, user_id, item_id, $worth AS worth
-    FROM fused_lists
+    FROM places
     WINDOW list AS (PARTITION BY model, user_id)
 ),
 summed AS (
     SELECT user_id, item_id, CAST(sum(CAST(worth * weight AS DECIMAL(38, 15))) AS DOUBLE) AS score
     FROM worth
     JOIN fused_weights USING (model)
+    WHERE weight IS NOT NULL
     GROUP BY user_id, item_id
 )
 SELECT
@@ -46,11 +63,15 @@ QUALIFY rank <= $k";
 /// One list after the other: models by falling weight, then by name.
 const CHAIN: &str = "
 WITH fused_lists AS (SELECT 1),
-fused_weights AS (SELECT DISTINCT model, 1.0 AS weight FROM fused_lists),
-turns AS (SELECT model, row_number() OVER (ORDER BY weight DESC, model) AS turn FROM fused_weights),
+fused_weights AS (SELECT DISTINCT model, 1.0 AS weight FROM fused_lists),$places
+turns AS (
+    SELECT model, row_number() OVER (ORDER BY weight DESC, model) AS turn
+    FROM fused_weights
+    WHERE weight IS NOT NULL
+),
 placed AS (
     SELECT user_id, item_id, row_number() OVER (PARTITION BY user_id ORDER BY turn, rank, item_id) AS place
-    FROM fused_lists
+    FROM places
     JOIN turns USING (model)
 ),
 firsts AS (
@@ -89,7 +110,7 @@ of the list's model and added over the models; an item that a list does not have
 | `max` | score over the largest absolute score of the list |
 | `chain` | nothing is added: a user gets the list of the model that weighs most, then what the next has beside it, and so on; models of one weight follow by name. For fallbacks, such as popular items for whom no model has enough. The score is `1 / rank` |
 
-Where all scores of a list are equal (`zscore`) or 0 (`norm`, `max`) its items are worth 0. Give lists that are longer than the one that is to come out.
+Where all scores of a list are equal (`zscore`) or 0 (`norm`, `max`) its items are worth 0. Rows with a NULL count as if they were not there, and an item that a list has twice counts with the better of its places. Give lists that are longer than the one that is to come out.
 
 Result: `user_id, item_id, score, rank`, equal scores ordered by the smaller item.",
             "fuse(lists [, name => value ..])",
@@ -119,13 +140,16 @@ Result: `user_id, item_id, score, rank`, equal scores ordered by the smaller ite
         let worth = arguments.choice("method", &methods, context)?.unwrap_or(Some(METHODS[0].1));
         let k = arguments.integer("k", 1..=i64::from(i32::MAX), context)?.unwrap_or(20);
         let c = arguments.number("c", 0.0..=f64::INFINITY, context)?;
+        let by_rank = worth.is_none() || worth == Some(METHODS[0].1);
         if c.is_some() && worth != Some(METHODS[0].1) {
             return plan_err!("fuse: argument 'c' belongs to the method rrf");
         }
         arguments.finish()?;
         let c = format!("CAST({} AS DOUBLE)", c.unwrap_or(60.0));
         let query = worth.map_or_else(|| CHAIN.to_owned(), |worth| QUERY.replace("$worth", worth));
-        let sql = query.replace("$k", &k.to_string()).replace("$c", &c);
+        let best = if by_rank { BY_RANK } else { BY_SCORE };
+        let places = PLACES.replace("$best", best).replace("$kept", if by_rank { "min(rank)" } else { "max(score)" });
+        let sql = query.replace("$places", &places).replace("$k", &k.to_string()).replace("$c", &c);
         template::plan(&sql, vec![("fused_lists", Some(lists)), ("fused_weights", weights)], context)
     }
 }

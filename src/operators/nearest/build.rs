@@ -108,8 +108,7 @@ impl Task for NearestTask {
             true => candidates.space.add(&cast(&queries.ids, &candidate_type)?)?,
             false => Vec::new(),
         };
-        let order = (0..candidates.ids.len() as u32).collect();
-        let laid_out = Candidates::new(&candidates.vectors, order, self.settings.nearness);
+        let laid_out = Candidates::new(&candidates.vectors, candidates.ids.len(), self.settings.nearness);
         drop(candidates.vectors);
         others.free();
         memory.try_resize(own.size() + laid_out.bytes() + exclude.as_ref().map_or(0, Rows::bytes))?;

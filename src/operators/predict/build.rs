@@ -21,7 +21,7 @@ use crate::kernels::scoring::Side;
 use crate::kernels::simd::dot;
 use crate::kernels::vectors::Vectors;
 use crate::operators::codec::encode;
-use crate::operators::collect::{Chunk, Columns, collect, matrix, number_by};
+use crate::operators::collect::{Chunk, Columns, check_rated_once, collect, matrix, number_by};
 use crate::operators::node::{Built, Resources, Task, Worker};
 use crate::operators::sorted::blocks_of_rows;
 use crate::operators::vectors::{VectorTable, read};
@@ -190,13 +190,7 @@ impl Predictions {
         let build =
             |table: usize, row, size, columns| pool.install(|| matrix(&tables[table], row, 1 - row, 0..size, columns));
         let (by_user, by_item) = (build(HISTORY, 0, n, m)?, build(HISTORY, 1, m, n)?);
-        let twice = rows(HISTORY) - by_user.entries.len();
-        if twice > 0 {
-            return exec_err!(
-                "{NAME}: argument 'history' rates {twice} pair{} of user and item more than once; take one rating of each, such as avg(rating) with GROUP BY",
-                if twice == 1 { "" } else { "s" }
-            );
-        }
+        check_rated_once(NAME, "history", rows(HISTORY), by_user.entries.len())?;
         let ratings = by_user.entries.iter().map(|&e| entry::value(e));
         let clip = ratings.clone().reduce(f32::min).zip(ratings.reduce(f32::max));
         let pairs = build(PAIRS, 0, n, m)?;

@@ -51,6 +51,8 @@ pub(super) struct Parts {
     pub segment_type: Option<DataType>,
     /// Whether the last input is of items and their vectors.
     pub vectors: bool,
+    /// Whether lists are ordered by whole numbers.
+    pub whole: bool,
 }
 
 /// `ranking_metrics` with all its settings fixed.
@@ -171,6 +173,9 @@ impl Worker for Telling {
     }
 }
 
+/// Up to this, singles are different for all whole numbers.
+const EXACT: f32 = 16_777_216.0;
+
 struct Question {
     types: [DataType; 2],
     ranked_by: RankedBy,
@@ -224,6 +229,24 @@ impl Question {
             Some(_) => std::iter::once("all").chain(as_string_array(&names)?.iter().flatten()).collect(),
             None => vec!["all"],
         };
+        if segments.is_some() && as_string_array(&names)?.iter().flatten().any(|name| name == "all") {
+            return exec_err!(
+                "ranking_metrics: a segment is called 'all', which is what all users together are; rename it"
+            );
+        }
+        if !paired {
+            // How often each item is shown, for each k and group of users.
+            let groups = segment_names.len() + usize::from(segments.is_some());
+            let shown = ks.len() * groups * items.ids.len() * size_of::<u32>();
+            memory.try_grow(shown).map_err(|_| {
+                DataFusionError::ResourcesExhausted(format!(
+                    "ranking_metrics needs {} MB for {} values of k, {groups} groups of users and {} items; fewer segments need less",
+                    shown.div_ceil(1_000_000),
+                    ks.len(),
+                    items.ids.len()
+                ))
+            })?;
+        }
         let mut table = Rows::default();
         let mut compared = Comparison::default();
         // By name, so that rows stand in the same order whatever came first.
@@ -270,10 +293,17 @@ impl Question {
                 at += 1;
             })?;
             at = first;
+            let mut largest = 0f32;
             chunk.each_weight(|weight| {
-                places[at].key = key(weight);
+                largest = largest.max(weight.abs());
+                places[at].key = key(weight) + 0.0;
                 at += 1;
             })?;
+            if self.parts.whole && largest > EXACT {
+                return exec_err!(
+                    "ranking_metrics: the whole numbers by which lists are ordered go beyond {EXACT}, where neighbours cannot be told apart any more; give rank => row_number() OVER (..) instead"
+                );
+            }
             if with_model {
                 at = first;
                 chunk.each_number(MODEL, |model| {

@@ -8,27 +8,30 @@ pub(super) fn documentation() -> Documentation {
     Documentation::builder(
         OPERATORS,
         "How good recommendation lists are: against what users chose later (the truth), and by themselves. Of each list the \
-first `k` places count; lists are ordered by `rank`, else by falling `score`, equal ones by the smaller item. With `n` the \
+first `k` places count; lists are ordered by `rank`, else by falling `score`, equal ones by the smaller item. Scores are compared as singles; whole numbers beyond 16777216 are an error, and `rank` is used \
+for its order alone. With `n` the \
 number of hits (places from 1 that hold an item of the truth) and `t` the size of the user's truth:
 
 | metric | of a user's list |
 | --- | --- |
-| `precision` | `n / k`, also where the list is shorter |
+| `precision` | `n / k`, also where the list is shorter (for this and the next four, Manning et al. 2008, chapter 8) |
 | `recall` | `n / t` |
 | `hit_rate` | 1 if there is a hit, else 0 |
 | `ndcg` | `sum 1 / log2(place + 1)` over hits, divided by the same sum over the places 1 to `min(k, t)` (Jarvelin and Kekalainen 2002, binary gains) |
 | `map` | `sum (hits up to the place / place)` over hits, divided by `t` |
 | `mrr` | `1 / place` of the first hit, 0 without one |
-| `auc` | the share of pairs of a chosen and another item in which the chosen stands first; items beyond the `k` places stand below them, level with each other, which counts a half. All items of any input are the catalogue |
+| `auc` | the share of pairs of a chosen and another item in which the chosen stands first; items beyond the `k` places stand below them, level with each other, which counts a half. The items of recommendations (of all models), truth and history are the catalogue |
 | `novelty` | with `history`: mean of `-log2(share of users who had the item)`, an item nobody had counting as if one had (Zhou et al. 2010) |
 | `popularity` | with `history`: mean share of users who had the item |
 | `diversity` | with `items`: 1 minus the mean cosine of all pairs of items of the list (Ziegler et al. 2005); lists of fewer than two items with vectors have none |
 | `serendipity` | with `items` and `history`: `sum (1 - mean cosine to the user's history)` over hits, divided by `k` (Zhang et al. 2012); users nothing of whose history has a vector have none |
 
 Of all lists together: `coverage`, the share of the catalogue that is on any list, and `gini`, how unequally lists show the \
-catalogue (0 all alike, near 1 one item only).
+catalogue: `sum (2 i - m - 1) x_i / (m sum x)` over the times `x_i` that each of `m` items is shown, rising (0 all alike, near 1 \
+one item only; 0 where nothing is shown). Both of a segment are over the whole catalogue.
 
-Every user of the truth counts: one without a list has 0 (and an `auc` of one half). Users without truth count in `novelty`, \
+Every user of the truth counts: one without a list has 0 (and an `auc` of one half, unless the truth is the whole catalogue). `novelty` and `popularity` are \
+means over the places that are filled, and shares are of the users in `history`. Users without truth count in `novelty`, \
 `popularity`, `diversity`, `coverage` and `gini` alone. `value` is the mean over users; `ci_low` and `ci_high` hold the true mean in 95 of \
 100 cases by the normal approximation, and are NULL where there is no such interval.
 

@@ -100,6 +100,7 @@ fn plan(
             );
         }
     };
+    let whole = lists.data_type(ranked_by.0).is_integer();
     let model = lists.find("model");
     if paired && model.is_none() {
         return plan_err!("{}", lists.wants("a column model, and lists of at least two"));
@@ -129,7 +130,7 @@ fn plan(
     if let Some(items) = items {
         inputs.add_vectors(Input::new(name, "items", items), &types[1])?;
     }
-    let parts = Parts { history, segments, model_type, segment_type, vectors };
+    let parts = Parts { history, segments, model_type, segment_type, vectors, whole };
     let task = MetricsTask::new(inputs.columns, types, ranked_by.1, ks, parts, paired);
     OperatorNode::plan(Arc::new(task), inputs.plans)
 }

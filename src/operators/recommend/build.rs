@@ -20,6 +20,7 @@ use super::IdTypes;
 use crate::kernels::csr::Csr;
 use crate::kernels::rows::Rows;
 use crate::kernels::scoring::{Recommendations, Score, Scoring, Side};
+use crate::kernels::topk::Order;
 use crate::operators::codec::encode;
 use crate::operators::collect::{Chunk, Columns, collect, matrix, number_by};
 use crate::operators::ids::Numbering;
@@ -210,7 +211,7 @@ impl Lists {
             exclude_seen: settings.exclude_seen,
             exclude: exclude.map(|table| matrices.rows(table, items.ids.len())).transpose()?,
             candidates: candidates.map(|table| matrices.rows(table, items.ids.len())).transpose()?,
-            item_order: items.order.clone(),
+            item_order: Order::new(items.order.clone()),
             link_order,
         });
         let blocks = matrices.blocks.as_ref().map_or(1, |bounds| bounds.len() - 1);
