@@ -457,7 +457,7 @@ mod tests {
     #[test]
     fn guesses_do_not_show() {
         for favour in [0.0, 50.0] {
-            let favoured = |at: usize| if at % SAMPLED == 0 { favour } else { 0.0 };
+            let favoured = |at: usize| if at.is_multiple_of(SAMPLED) { favour } else { 0.0 };
             let weights: Vec<f32> = (0..ENTITIES).map(|at| 1.0 + (at * 7919 % 101) as f32 + favoured(at)).collect();
             let (few, all) = (lists(&weights, LONG_LIST), lists(&weights, ENTITIES));
             for (few, all) in few.iter().zip(&all) {
