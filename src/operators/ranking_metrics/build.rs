@@ -234,18 +234,9 @@ impl Question {
                 "ranking_metrics: a segment is called 'all', which is what all users together are; rename it"
             );
         }
+        let groups = segment_names.len() + usize::from(segments.is_some());
         if !paired {
-            // How often each item is shown, for each k and group of users.
-            let groups = segment_names.len() + usize::from(segments.is_some());
-            let shown = ks.len() * groups * items.ids.len() * size_of::<u32>();
-            memory.try_grow(shown).map_err(|_| {
-                DataFusionError::ResourcesExhausted(format!(
-                    "ranking_metrics needs {} MB for {} values of k, {groups} groups of users and {} items; fewer segments need less",
-                    shown.div_ceil(1_000_000),
-                    ks.len(),
-                    items.ids.len()
-                ))
-            })?;
+            reserve_shown(memory, ks.len(), groups, items.ids.len())?;
         }
         let mut table = Rows::default();
         let mut compared = Comparison::default();
@@ -267,7 +258,7 @@ impl Question {
                 compared.add(name, ks.iter().map(|&k| lists.of_users(k)).collect());
                 continue;
             }
-            for (k, found) in ks.iter().zip(lists.evaluate(ks, segment_names.len() + usize::from(segments.is_some()))) {
+            for (k, found) in ks.iter().zip(lists.evaluate(ks, groups)) {
                 segment_names
                     .iter()
                     .enumerate()
@@ -318,6 +309,17 @@ impl Question {
         });
         Ok(places)
     }
+}
+
+/// Reserves the counts of how often each item is shown, for each k and group of users.
+fn reserve_shown(memory: &MemoryReservation, ks: usize, groups: usize, items: usize) -> Result<()> {
+    let bytes = ks * groups * items * size_of::<u32>();
+    memory.try_grow(bytes).map_err(|_| {
+        DataFusionError::ResourcesExhausted(format!(
+            "ranking_metrics needs {} MB for {ks} values of k, {groups} groups of users and {items} items; fewer segments need less",
+            bytes.div_ceil(1_000_000)
+        ))
+    })
 }
 
 /// The lists of one model: users by items, with the place of each.
