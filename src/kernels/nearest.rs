@@ -124,10 +124,11 @@ impl Candidates {
         let cpu = Cpu::detect();
         let mut best: Vec<TopK> = queries.iter().map(|_| TopK::new(k, f32::NEG_INFINITY)).collect();
         let queries: Vec<Vec<f32>> = queries.iter().map(|query| moved(&query[..self.factors], &self.center)).collect();
-        let norms: Vec<f32> = queries.iter().map(|query| self.nearness.of(query)).collect();
         let groups = self.norms.len() / LANES;
         let packed: Vec<Vec<[f32; QUERIES]>> =
             queries.chunks(QUERIES).map(|queries| pack(queries, self.factors)).collect();
+        let of = |queries: &[Vec<f32>]| std::array::from_fn(|at| queries.get(at).map_or(0.0, |q| self.nearness.of(q)));
+        let norms: Vec<[f32; QUERIES]> = queries.chunks(QUERIES).map(of).collect();
         for tile in (0..groups).step_by(GROUPS) {
             let tile = tile..(tile + GROUPS).min(groups);
             for first in (0..queries.len()).step_by(QUERIES) {
@@ -137,7 +138,7 @@ impl Candidates {
                     cpu,
                     tile: tile.clone(),
                     queries: &packed[first / QUERIES],
-                    norms: &norms[first..last],
+                    norms: &norms[first / QUERIES],
                     exclude: exclude.map(|(rows, row)| (rows, row + first)),
                     best: &mut best[first..last],
                 };
@@ -218,7 +219,7 @@ struct Tile<'a, 'b> {
     tile: std::ops::Range<usize>,
     /// The first components of all queries, then the second ones, and so on; zeros where queries are fewer.
     queries: &'a [[f32; QUERIES]],
-    norms: &'a [f32],
+    norms: &'a [f32; QUERIES],
     exclude: Option<(&'a RowsRead<'b>, usize)>,
     best: &'a mut [TopK],
 }
@@ -227,8 +228,6 @@ impl Tile<'_, '_> {
     fn run(self) {
         let Candidates { nearness, count, factors, .. } = *self.candidates;
         // Where queries are fewer than fit, nothing reaches the others.
-        let mut query_norms = [0f32; QUERIES];
-        query_norms[..self.norms.len()].copy_from_slice(self.norms);
         let mut floors = [f32::INFINITY; QUERIES];
         floors.iter_mut().zip(&*self.best).for_each(|(floor, best)| *floor = best.floor().score);
         let mut scores = [[0f32; LANES]; QUERIES];
@@ -238,7 +237,7 @@ impl Tile<'_, '_> {
                 values: &self.candidates.values[group * LANES * factors..(group + 1) * LANES * factors],
                 norms: &self.candidates.norms[group * LANES..(group + 1) * LANES],
                 queries: self.queries,
-                query_norms: &query_norms,
+                query_norms: self.norms,
                 floors: &floors,
                 scores: &mut scores,
             });

@@ -23,16 +23,18 @@ type Key = u64;
 
 fn key(score: f32, place: u32) -> Key {
     // Adding 0 turns -0 into 0, which compares as the same score.
-    let bits = (score + 0.0).to_bits();
-    // Rising numbers for falling scores: the sign is what a rising order has to turn around, and of negative ones the rest.
-    let falling = if bits >> 31 == 0 { !bits ^ (1 << 31) } else { bits };
-    u64::from(falling) << 32 | u64::from(place)
+    u64::from(turned((score + 0.0).to_bits())) << 32 | u64::from(place)
 }
 
 fn pair(key: Key) -> (f32, u32) {
-    let falling = (key >> 32) as u32;
-    let bits = if falling >> 31 == 0 { !(falling ^ (1 << 31)) } else { falling };
-    (f32::from_bits(bits), key as u32)
+    (f32::from_bits(turned((key >> 32) as u32)), key as u32)
+}
+
+/// From the bits of a single to a number that falls as singles rise, and back. Bits of negative singles fall by themselves and
+/// are above all others.
+fn turned(bits: u32) -> u32 {
+    const SIGN: u32 = 1 << 31;
+    if bits < SIGN { SIGN - 1 - bits } else { bits }
 }
 
 /// The places of columns among their sorted ids, and which column is at each place.

@@ -259,17 +259,15 @@ impl Arguments {
     /// Refuses what stands where nothing is expected.
     pub fn finish(self) -> Result<()> {
         let function = self.function;
+        if let Some((name, _)) = self.named.first() {
+            return plan_err!("{function}: argument '{name}' has no meaning beside the others; leave it out");
+        }
         match self.positional.first() {
             Some(SqlExpr::BinaryOp { left, op: BinaryOperator::Eq, right }) => {
                 plan_err!("{function}: '{left} = {right}' is a comparison; write {left} => {right}")
             }
             Some(value) => plan_err!("{function}: nothing is expected at the place of '{value}'; name the argument"),
-            None => match self.named.first() {
-                Some((name, _)) => {
-                    plan_err!("{function}: argument '{name}' has no meaning beside the others; leave it out")
-                }
-                None => Ok(()),
-            },
+            None => Ok(()),
         }
     }
 }

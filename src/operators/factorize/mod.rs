@@ -107,10 +107,12 @@ fn method(arguments: &mut Arguments, context: &mut dyn RelationPlannerContext) -
 /// The type of a column that has the ids of both sides.
 fn common_type(users: &DataType, items: &DataType) -> DataType {
     let fits = |ids: &DataType| ids.is_integer() && *ids != DataType::UInt64;
-    match () {
-        () if users == items => users.clone(),
-        () if fits(users) && fits(items) => DataType::Int64,
-        () => DataType::Utf8,
+    if users == items {
+        users.clone()
+    } else if fits(users) && fits(items) {
+        DataType::Int64
+    } else {
+        DataType::Utf8
     }
 }
 

@@ -14,26 +14,20 @@ pub struct FuseOperator;
 
 /// What a place in a list is worth, over the window of its model and user.
 const METHODS: [(&str, &str); 4] = [
-    (RRF, "1 / ($c + CAST(rank AS DOUBLE))"),
+    ("rrf", "1 / ($c + CAST(rank AS DOUBLE))"),
     ("zscore", "coalesce((CAST(score AS DOUBLE) - avg(score) OVER list) / nullif(stddev_pop(score) OVER list, 0), 0)"),
     ("norm", "coalesce(score / nullif(sqrt(sum(CAST(score AS DOUBLE) * score) OVER list), 0), 0)"),
     ("max", "coalesce(CAST(score AS DOUBLE) / nullif(max(abs(score)) OVER list, 0), 0)"),
 ];
 
-const RRF: &str = "rrf";
-
-/// An item that a list has twice counts with the better of its places.
-const BY_RANK: &str = "min(rank) AS rank";
-const BY_SCORE: &str = "max(score) AS score";
-
-/// The places of lists, each item of a list once. What has no place has no rank.
+/// The places of lists, each item of a list once, with the better of two: $value is the rank or the score, $best its least or
+/// greatest.
 const PLACES: &str = "
 places AS (
-    SELECT model, user_id, item_id, $best
+    SELECT model, user_id, item_id, $best($value) AS $value
     FROM fused_lists
-    WHERE model IS NOT NULL AND user_id IS NOT NULL AND item_id IS NOT NULL
+    WHERE model IS NOT NULL AND user_id IS NOT NULL AND item_id IS NOT NULL AND $value IS NOT NULL
     GROUP BY model, user_id, item_id
-    HAVING $kept IS NOT NULL
 ),";
 
 /// Worths are added as decimals: sums of doubles would depend on the order of rows.
@@ -140,15 +134,15 @@ Result: `user_id, item_id, score, rank`, equal scores ordered by the smaller ite
         let worth = arguments.choice("method", &methods, context)?.unwrap_or(Some(METHODS[0].1));
         let k = arguments.integer("k", 1..=i64::from(i32::MAX), context)?.unwrap_or(20);
         let c = arguments.number("c", 0.0..=f64::INFINITY, context)?;
-        let by_rank = worth.is_none() || worth == Some(METHODS[0].1);
-        if c.is_some() && worth != Some(METHODS[0].1) {
+        let is_rrf = worth == Some(METHODS[0].1);
+        if c.is_some() && !is_rrf {
             return plan_err!("fuse: argument 'c' belongs to the method rrf");
         }
         arguments.finish()?;
         let c = format!("CAST({} AS DOUBLE)", c.unwrap_or(60.0));
         let query = worth.map_or_else(|| CHAIN.to_owned(), |worth| QUERY.replace("$worth", worth));
-        let best = if by_rank { BY_RANK } else { BY_SCORE };
-        let places = PLACES.replace("$best", best).replace("$kept", if by_rank { "min(rank)" } else { "max(score)" });
+        let (value, best) = if is_rrf || worth.is_none() { ("rank", "min") } else { ("score", "max") };
+        let places = PLACES.replace("$value", value).replace("$best", best);
         let sql = query.replace("$places", &places).replace("$k", &k.to_string()).replace("$c", &c);
         template::plan(&sql, vec![("fused_lists", Some(lists)), ("fused_weights", weights)], context)
     }

@@ -219,7 +219,8 @@ impl Question {
         let rows: usize = tables.iter().flatten().map(Chunk::rows).sum();
         memory.try_grow(rows * (size_of::<Place>() + size_of::<u64>()) + Csr::bytes_for(2 * users, 0))?;
 
-        let places = self.places(&tables[LISTS], &items, model_type.is_some())?;
+        let operator = if paired { super::COMPARE } else { super::NAME };
+        let places = self.places(&tables[LISTS], &items, model_type.is_some(), operator)?;
         let chosen = matrix(&tables[TRUTH], USER, ITEM, 0..users, items.ids.len())?;
         let history = history.map(|table| matrix(&tables[table], USER, ITEM, 0..users, items.ids.len())).transpose()?;
         let popularity = history.as_ref().map(|by_user| popularity(by_user, items.ids.len()));
@@ -248,7 +249,7 @@ impl Question {
             let name = models.value(model as usize);
             let own =
                 &places[places.partition_point(|p| p.model < model)..places.partition_point(|p| p.model <= model)];
-            let places = &lists(own, users, name, if paired { super::COMPARE } else { super::NAME })?;
+            let places = &lists(own, users, name, operator)?;
             let segments = segment_of_user.as_deref();
             let (popularity, likeness) = (popularity.as_ref(), likeness.as_ref());
             let lists = Lists { places, chosen: &chosen, catalogue: items.ids.len(), segments, popularity, likeness };
@@ -272,7 +273,7 @@ impl Question {
     }
 
     /// All places of all lists, by model, user and place.
-    fn places(&self, chunks: &[Chunk], items: &Numbering, with_model: bool) -> Result<Vec<Place>> {
+    fn places(&self, chunks: &[Chunk], items: &Numbering, with_model: bool, operator: &str) -> Result<Vec<Place>> {
         let mut places = Vec::new();
         for chunk in chunks {
             let first = places.len();
@@ -292,7 +293,7 @@ impl Question {
             })?;
             if self.parts.whole && largest > EXACT {
                 return exec_err!(
-                    "ranking_metrics: the whole numbers by which lists are ordered go beyond {EXACT}, where neighbours cannot be told apart any more; give rank => row_number() OVER (..) instead"
+                    "{operator}: argument 'recommendations' orders lists by whole numbers beyond {EXACT}, where neighbours cannot be told apart any more; give row_number() OVER (PARTITION BY user_id ORDER BY ..) AS rank instead"
                 );
             }
             if with_model {
