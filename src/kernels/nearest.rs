@@ -1,4 +1,11 @@
 //! The k nearest of many vectors for each of many others, exactly: a product of dense matrices that is never written down.
+//!
+//! An inner product is at most the product of both lengths, so candidates are met longest first, and a query is done when
+//! none of the rest can reach the worst of its best. Vectors of items are longer the more popular the item is, so most
+//! queries are done after a small part of the candidates (Teflioudi, Gemulla and Mykytiuk 2015, LEMP, begins with the same
+//! bound).
+
+use std::cmp::Reverse;
 
 use serde::{Deserialize, Serialize};
 
@@ -39,8 +46,20 @@ impl Nearness {
         }
     }
 
+    /// The best score that a query can have with candidates of at most this length.
+    fn reach(self, query: f64, candidate: f64, factors: usize) -> f32 {
+        match self {
+            // Rounding may carry products and their sums past what they are.
+            Self::Dot => {
+                let rounding = 1.0 + factors as f64 * f64::from(f32::EPSILON);
+                (query * candidate * rounding + f64::from(f32::MIN_POSITIVE)) as f32
+            }
+            Self::Cosine | Self::Euclidean => f32::INFINITY,
+        }
+    }
+
     /// What moves all vectors without a change to their scores, and makes them as short as can be.
-    fn center(self, vectors: &Vectors, count: usize) -> Vec<f32> {
+    pub(super) fn center(self, vectors: &Vectors, count: usize) -> Vec<f32> {
         let middle = |dimension: usize| {
             let values = (0..count).map(|at| f64::from(vectors.row(at)[dimension]));
             let (low, high) =
@@ -60,7 +79,7 @@ impl Nearness {
 
     /// What a score needs of a vector beside the inner product.
     fn of(self, vector: &[f32]) -> f32 {
-        let square = vector.iter().map(|&v| f64::from(v).powi(2)).sum::<f64>();
+        let square = square(vector);
         match self {
             Self::Dot => 0.0,
             Self::Cosine if square == 0.0 => 0.0,
@@ -70,17 +89,25 @@ impl Nearness {
     }
 }
 
-/// Queries that meet a candidate at once, as many as accumulators fit the registers.
+/// The square of a vector's length.
+fn square(vector: &[f32]) -> f64 {
+    vector.iter().map(|&v| f64::from(v).powi(2)).sum()
+}
+
+/// Queries that meet a group of candidates at once.
 const QUERIES: usize = 8;
 /// Candidates of a tile that stays in the cache while a block of queries meets it, in groups of [`LANES`].
 const GROUPS: usize = 16;
 
-/// Candidates, laid out for many queries.
+/// Candidates, laid out for many queries, the longest first.
 #[derive(Debug)]
 pub struct Candidates {
     nearness: Nearness,
-    count: usize,
     factors: usize,
+    /// Which candidate is where.
+    ids: Vec<u32>,
+    /// The length of the first, and longest, of each tile.
+    lengths: Vec<f64>,
     /// What is subtracted from all vectors first: with `euclidean` the middle of the candidates, without which distances that
     /// are small beside the vectors would be lost in rounding.
     center: Vec<f32>,
@@ -91,64 +118,124 @@ pub struct Candidates {
 }
 
 impl Candidates {
-    /// Lays out so many vectors, which are in the order of their ids.
+    /// Lays out so many vectors of finite numbers, which are in the order of their ids.
     pub fn new(vectors: &Vectors, count: usize, nearness: Nearness) -> Self {
+        Self::of(vectors, (0..count as u32).collect(), nearness, nearness.center(vectors, count))
+    }
+
+    /// Lays out the vectors of these ids.
+    pub(super) fn of(vectors: &Vectors, mut ids: Vec<u32>, nearness: Nearness, center: Vec<f32>) -> Self {
         let factors = vectors.factors;
-        let groups = count.div_ceil(LANES);
-        let center = nearness.center(vectors, count);
+        let moved = |id: u32| moved(&vectors.row(id as usize)[..factors], &center);
+        let length = |&id: &u32| square(&moved(id)).sqrt();
+        ids.sort_by_cached_key(|id| Reverse(length(id).to_bits()));
+        let lengths = ids.iter().step_by(GROUPS * LANES).map(length).collect();
+        let groups = ids.len().div_ceil(LANES);
         let mut values = vec![0f32; groups * LANES * factors];
         let mut norms = vec![0f32; groups * LANES];
-        for (at, norm) in norms.iter_mut().take(count).enumerate() {
-            let vector = &moved(&vectors.row(at)[..factors], &center);
+        for (at, (norm, &id)) in norms.iter_mut().zip(&ids).enumerate() {
+            let vector = &moved(id);
             *norm = nearness.of(vector);
             let group = at / LANES * LANES * factors + at % LANES;
             vector.iter().enumerate().for_each(|(dimension, &value)| values[group + dimension * LANES] = value);
         }
-        Self { nearness, count, factors, center, values, norms }
+        Self { nearness, factors, ids, lengths, center, values, norms }
     }
 
     /// The bytes that it holds.
     pub fn bytes(&self) -> usize {
-        (self.values.len() + self.norms.len()) * size_of::<f32>()
+        size_of_val(&self.values[..]) + size_of_val(&self.norms[..]) + size_of_val(&self.ids[..])
     }
 
     /// The nearest `k` of each of these queries, best first, to `found` by query. What `exclude` names is left out; its rows
-    /// are those of the queries.
+    /// are those of the queries. Returns the multiply-adds done.
     pub fn nearest(
         &self,
         queries: &[&[f32]],
         k: usize,
         exclude: Option<(&RowsRead<'_>, usize)>,
-        mut found: impl FnMut(usize, f32, u32),
-    ) {
-        let cpu = Cpu::detect();
-        let mut best: Vec<TopK> = queries.iter().map(|_| TopK::new(k, f32::NEG_INFINITY)).collect();
-        let queries: Vec<Vec<f32>> = queries.iter().map(|query| moved(&query[..self.factors], &self.center)).collect();
+        found: impl FnMut(usize, f32, u32),
+    ) -> usize {
+        let all = (0..queries.len()).collect();
+        let mut queries = Queries::new(queries, self, k, exclude);
+        let work = self.offer(&mut queries, all);
+        queries.finish(found);
+        work
+    }
+
+    /// Offers all candidates to these of the queries. Returns the multiply-adds done.
+    pub(super) fn offer(&self, queries: &mut Queries<'_>, mut open: Vec<usize>) -> usize {
+        let (cpu, mut work) = (Cpu::detect(), 0);
         let groups = self.norms.len() / LANES;
-        let packed: Vec<Vec<[f32; QUERIES]>> =
-            queries.chunks(QUERIES).map(|queries| pack(queries, self.factors)).collect();
-        let of = |queries: &[Vec<f32>]| std::array::from_fn(|at| queries.get(at).map_or(0.0, |q| self.nearness.of(q)));
-        let norms: Vec<[f32; QUERIES]> = queries.chunks(QUERIES).map(of).collect();
-        for tile in (0..groups).step_by(GROUPS) {
-            let tile = tile..(tile + GROUPS).min(groups);
-            for first in (0..queries.len()).step_by(QUERIES) {
-                let last = (first + QUERIES).min(queries.len());
-                let tile = Tile {
-                    candidates: self,
-                    cpu,
-                    tile: tile.clone(),
-                    queries: &packed[first / QUERIES],
-                    norms: &norms[first / QUERIES],
-                    exclude: exclude.map(|(rows, row)| (rows, row + first)),
-                    best: &mut best[first..last],
-                };
-                tile.run();
+        let mut packs = Vec::new();
+        for (tile, &longest) in self.lengths.iter().enumerate() {
+            open.retain(|&query| {
+                let reach = self.nearness.reach(queries.lengths[query], longest, self.factors);
+                reach >= queries.best[query].floor().score
+            });
+            if tile == 0 || open.len().div_ceil(QUERIES) < packs.len() {
+                packs = open.chunks(QUERIES).map(|open| self.pack(open, queries)).collect();
+            }
+            let groups = tile * GROUPS..((tile + 1) * GROUPS).min(groups);
+            for pack in &packs {
+                let (exclude, best) = (queries.exclude, &mut queries.best[..]);
+                Tile { candidates: self, cpu, groups: groups.clone(), pack, exclude, best }.run();
+                work += pack.ids.len() * groups.len() * LANES * self.factors;
             }
         }
-        for (query, best) in best.iter_mut().enumerate() {
+        work
+    }
+
+    fn pack(&self, ids: &[usize], queries: &Queries<'_>) -> Pack {
+        let of = |value: &dyn Fn(&[f32]) -> f32| {
+            std::array::from_fn(|at| ids.get(at).map_or(0.0, |&query| value(&queries.vectors[query])))
+        };
+        let values = (0..self.factors).map(|dimension| of(&|query| query[dimension])).collect();
+        Pack { ids: ids.to_vec(), values, norms: of(&|query| self.nearness.of(query)) }
+    }
+}
+
+/// Queries, and the best that each has found so far.
+pub(super) struct Queries<'a> {
+    /// Less the center of the candidates.
+    vectors: Vec<Vec<f32>>,
+    lengths: Vec<f64>,
+    /// What is left out, and which row is that of the first query.
+    exclude: Option<(&'a RowsRead<'a>, usize)>,
+    best: Vec<TopK>,
+}
+
+impl<'a> Queries<'a> {
+    /// Queries for candidates of the same center as these.
+    pub(super) fn new(
+        queries: &[&[f32]],
+        candidates: &Candidates,
+        k: usize,
+        exclude: Option<(&'a RowsRead<'a>, usize)>,
+    ) -> Self {
+        let moved = |query: &&[f32]| moved(&query[..candidates.factors], &candidates.center);
+        let vectors: Vec<Vec<f32>> = queries.iter().map(moved).collect();
+        let lengths = vectors.iter().map(|query| square(query).sqrt()).collect();
+        let best = queries.iter().map(|_| TopK::new(k, f32::NEG_INFINITY)).collect();
+        Self { vectors, lengths, exclude, best }
+    }
+
+    /// Hands out the best of each, best first.
+    pub(super) fn finish(mut self, mut found: impl FnMut(usize, f32, u32)) {
+        for (query, best) in self.best.iter_mut().enumerate() {
             best.drain(f32::NEG_INFINITY).for_each(|(score, candidate)| found(query, score, candidate));
         }
     }
+}
+
+/// A few queries side by side.
+struct Pack {
+    /// Which queries they are, at most [`QUERIES`].
+    ids: Vec<usize>,
+    /// The first components of all, then the second ones, and so on; zeros where queries are fewer.
+    values: Vec<[f32; QUERIES]>,
+    /// What a score needs of each.
+    norms: [f32; QUERIES],
 }
 
 /// The scores of a group of candidates with a few queries.
@@ -184,21 +271,24 @@ impl Work for Scores<'_> {
     }
 }
 
-/// Sums are written out and go by value, or they would not stay in registers.
 #[inline(always)]
 fn products(values: &[f32], queries: &[[f32; QUERIES]]) -> [[f32; LANES]; QUERIES] {
-    let [mut a, mut b, mut c, mut d, mut e, mut f, mut g, mut h] = [[0f32; LANES]; QUERIES];
-    for (values, query) in values.as_chunks::<LANES>().0.iter().zip(queries) {
-        a = add_product(a, query[0], values);
-        b = add_product(b, query[1], values);
-        c = add_product(c, query[2], values);
-        d = add_product(d, query[3], values);
-        e = add_product(e, query[4], values);
-        f = add_product(f, query[5], values);
-        g = add_product(g, query[6], values);
-        h = add_product(h, query[7], values);
-    }
+    let ([a, b, c, d], [e, f, g, h]) = (products_of_four::<0>(values, queries), products_of_four::<4>(values, queries));
     [a, b, c, d, e, f, g, h]
+}
+
+/// Sums of four queries and what is added to them fit the 16 registers of 8 lanes that AVX2 has. They are written out and go
+/// by value, or they would not stay there.
+#[inline(always)]
+fn products_of_four<const FIRST: usize>(values: &[f32], queries: &[[f32; QUERIES]]) -> [[f32; LANES]; 4] {
+    let [mut a, mut b, mut c, mut d] = [[0f32; LANES]; 4];
+    for (values, query) in values.as_chunks::<LANES>().0.iter().zip(queries) {
+        a = add_product(a, query[FIRST], values);
+        b = add_product(b, query[FIRST + 1], values);
+        c = add_product(c, query[FIRST + 2], values);
+        d = add_product(d, query[FIRST + 3], values);
+    }
+    [a, b, c, d]
 }
 
 /// A vector less the center.
@@ -206,56 +296,47 @@ fn moved(vector: &[f32], center: &[f32]) -> Vec<f32> {
     vector.iter().zip(center).map(|(value, center)| value - center).collect()
 }
 
-/// The components of a few queries side by side.
-fn pack(queries: &[Vec<f32>], factors: usize) -> Vec<[f32; QUERIES]> {
-    let component = |dimension: usize| std::array::from_fn(|at| queries.get(at).map_or(0.0, |query| query[dimension]));
-    (0..factors).map(component).collect()
-}
-
 /// A few queries against a tile of candidates.
 struct Tile<'a, 'b> {
     candidates: &'a Candidates,
     cpu: Cpu,
-    tile: std::ops::Range<usize>,
-    /// The first components of all queries, then the second ones, and so on; zeros where queries are fewer.
-    queries: &'a [[f32; QUERIES]],
-    norms: &'a [f32; QUERIES],
+    groups: std::ops::Range<usize>,
+    pack: &'a Pack,
     exclude: Option<(&'a RowsRead<'b>, usize)>,
+    /// Of all queries.
     best: &'a mut [TopK],
 }
 
 impl Tile<'_, '_> {
     fn run(self) {
-        let Candidates { nearness, count, factors, .. } = *self.candidates;
+        let Candidates { nearness, factors, .. } = *self.candidates;
+        let Pack { ids: queries, values, norms } = self.pack;
         // Where queries are fewer than fit, nothing reaches the others.
         let mut floors = [f32::INFINITY; QUERIES];
-        floors.iter_mut().zip(&*self.best).for_each(|(floor, best)| *floor = best.floor().score);
+        floors.iter_mut().zip(queries).for_each(|(floor, &query)| *floor = self.best[query].floor().score);
         let mut scores = [[0f32; LANES]; QUERIES];
-        for group in self.tile {
+        for group in self.groups {
             let reached = self.cpu.run(Scores {
                 nearness,
                 values: &self.candidates.values[group * LANES * factors..(group + 1) * LANES * factors],
                 norms: &self.candidates.norms[group * LANES..(group + 1) * LANES],
-                queries: self.queries,
-                query_norms: self.norms,
+                queries: values,
+                query_norms: norms,
                 floors: &floors,
                 scores: &mut scores,
             });
-            for (at, best) in self.best.iter_mut().enumerate() {
-                if reached[at] {
-                    let seen = self.exclude.map(|(rows, first)| rows.row(first + at));
-                    let floor = floors[at];
-                    for (lane, &score) in scores[at].iter().enumerate().filter(|(_, score)| **score >= floor) {
-                        let candidate = group * LANES + lane;
-                        let is_seen = |seen: &[u64]| {
-                            seen.binary_search_by_key(&(candidate as u32), |&e| entry::column(e)).is_ok()
-                        };
-                        if candidate < count && !seen.is_some_and(is_seen) {
-                            best.push(score, candidate as u32);
-                        }
+            let ids = &self.candidates.ids[group * LANES..];
+            for (at, &query) in queries.iter().enumerate().filter(|(at, _)| reached[*at]) {
+                let best = &mut self.best[query];
+                let seen = self.exclude.map(|(rows, first)| rows.row(first + query));
+                // The last group may have lanes without a candidate.
+                for (&score, &id) in scores[at].iter().zip(ids).filter(|(score, _)| **score >= floors[at]) {
+                    let is_seen = |seen: &[u64]| seen.binary_search_by_key(&id, |&e| entry::column(e)).is_ok();
+                    if !seen.is_some_and(is_seen) {
+                        best.push(score, id);
                     }
-                    floors[at] = best.floor().score;
                 }
+                floors[at] = best.floor().score;
             }
         }
     }

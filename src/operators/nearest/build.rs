@@ -7,7 +7,8 @@ use datafusion::arrow::array::{Array, ArrayRef, Float32Array, Int32Array, UInt32
 use datafusion::arrow::compute::{cast, take};
 use datafusion::arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use datafusion::arrow::record_batch::RecordBatch;
-use datafusion::common::{Result, exec_err};
+use datafusion::common::runtime::SpawnedTask;
+use datafusion::common::{DataFusionError, Result, exec_err};
 use datafusion::execution::SendableRecordBatchStream;
 use datafusion::execution::memory_pool::MemoryReservation;
 use serde::{Deserialize, Serialize};
@@ -15,7 +16,8 @@ use serde_with::{DisplayFromStr, serde_as};
 
 use super::NAME;
 use crate::kernels::csr::Csr;
-use crate::kernels::nearest::{Candidates, Nearness};
+use crate::kernels::index::Index;
+use crate::kernels::nearest::Nearness;
 use crate::kernels::rows::Rows;
 use crate::operators::codec::encode;
 use crate::operators::collect::{Chunk, Columns, collect, matrix};
@@ -29,6 +31,8 @@ use crate::operators::vectors::{VectorTable, read};
 pub(super) struct Settings {
     pub nearness: Nearness,
     pub k: usize,
+    /// The share of the candidates' groups that a query looks at, above 0; at 1 what is found is exact.
+    pub search_fraction: f64,
     /// Whether a candidate of the query's own id is left out.
     pub not_itself: bool,
 }
@@ -59,9 +63,10 @@ impl Task for NearestTask {
     }
 
     fn settings(&self) -> String {
-        let Settings { nearness, k, .. } = self.settings;
+        let Settings { nearness, k, search_fraction, .. } = self.settings;
         let exclude = if self.excluded.is_some() { ", exclude=pairs" } else { "" };
-        format!("metric={}, k={k}{exclude}", nearness.name())
+        let share = if search_fraction < 1.0 { format!(", search_fraction={search_fraction}") } else { String::new() };
+        format!("metric={}, k={k}{exclude}{share}", nearness.name())
     }
 
     fn schema(&self) -> SchemaRef {
@@ -108,8 +113,11 @@ impl Task for NearestTask {
             true => candidates.space.add(&cast(&queries.ids, &candidate_type)?)?,
             false => Vec::new(),
         };
-        let laid_out = Candidates::new(&candidates.vectors, candidates.ids.len(), self.settings.nearness);
-        drop(candidates.vectors);
+        let (vectors, count) = (candidates.vectors, candidates.ids.len());
+        let (pool, Settings { nearness, search_fraction, .. }) = (resources.pool()?, self.settings);
+        let lay_out = move || pool.install(|| Index::new(&vectors, count, nearness, search_fraction));
+        let laid_out = SpawnedTask::spawn_blocking(lay_out).join_unwind().await;
+        let laid_out = laid_out.map_err(|e| DataFusionError::ExecutionJoin(Box::new(e)))?;
         others.free();
         memory.try_resize(own.size() + laid_out.bytes() + exclude.as_ref().map_or(0, Rows::bytes))?;
         own.free();
@@ -146,7 +154,7 @@ struct Lists {
     query_ids: ArrayRef,
     candidate_ids: ArrayRef,
     vectors: crate::kernels::vectors::Vectors,
-    candidates: Candidates,
+    candidates: Index,
     exclude: Option<Rows>,
     /// The candidate that each query is itself, if that is to be left out.
     itself: Vec<u32>,
@@ -155,16 +163,13 @@ struct Lists {
     _memory: MemoryReservation,
 }
 
-/// Queries that meet the candidates together.
-const QUERIES: usize = 64;
-
 impl Built for Lists {
     fn blocks(&self) -> usize {
-        self.query_ids.len().div_ceil(QUERIES)
+        self.query_ids.len().div_ceil(self.candidates.queries_at_once())
     }
 
     fn worker_bytes(&self) -> usize {
-        2 * QUERIES * self.settings.k * size_of::<(f32, u32)>()
+        2 * self.candidates.queries_at_once() * self.settings.k * size_of::<(f32, u32)>()
     }
 
     fn worker(self: Arc<Self>) -> Box<dyn Worker> {
@@ -177,28 +182,29 @@ struct Searching(Arc<Lists>);
 impl Worker for Searching {
     fn run(&mut self, block: usize) -> Result<(RecordBatch, usize)> {
         let lists = &*self.0;
-        let first = block * QUERIES;
-        let rows = first..(first + QUERIES).min(lists.query_ids.len());
+        let queries = lists.candidates.queries_at_once();
+        let first = block * queries;
+        let rows = first..(first + queries).min(lists.query_ids.len());
         let vectors: Vec<&[f32]> = rows.clone().map(|row| lists.vectors.row(row)).collect();
         let read = lists.exclude.as_ref().map(|exclude| exclude.read(rows)).transpose().map_err(from_kernel)?;
         // One more, in case that the query itself is among them.
         let k = lists.settings.k + usize::from(lists.settings.not_itself);
         let (mut query, mut candidate, mut scores, mut ranks) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
         let mut rank = 0;
-        lists.candidates.nearest(&vectors, k, read.as_ref().map(|read| (read, first)), |at, score, found| {
-            let row = (first + at) as u32;
-            if query.last() != Some(&row) {
-                rank = 0;
-            }
-            if lists.itself.get(row as usize) != Some(&found) && rank < lists.settings.k as i32 {
-                rank += 1;
-                query.push(row);
-                candidate.push(found);
-                scores.push(score);
-                ranks.push(rank);
-            }
-        });
-        let work = vectors.len() * lists.candidate_ids.len() * lists.vectors.factors;
+        let work =
+            lists.candidates.nearest(&vectors, k, read.as_ref().map(|read| (read, first)), |at, score, found| {
+                let row = (first + at) as u32;
+                if query.last() != Some(&row) {
+                    rank = 0;
+                }
+                if lists.itself.get(row as usize) != Some(&found) && rank < lists.settings.k as i32 {
+                    rank += 1;
+                    query.push(row);
+                    candidate.push(found);
+                    scores.push(score);
+                    ranks.push(rank);
+                }
+            });
         let columns: Vec<ArrayRef> = vec![
             take(&lists.query_ids, &UInt32Array::from(query), None)?,
             take(&lists.candidate_ids, &UInt32Array::from(candidate), None)?,

@@ -36,7 +36,7 @@ impl Operator for NearestOperator {
     fn documentation(&self) -> Documentation {
         Documentation::builder(
             OPERATORS,
-            "The `k` candidates nearest to each query, exactly, by vectors such as `factorize` makes. Both inputs have an id and \
+            "The `k` candidates nearest to each query, by vectors such as `factorize` makes. Both inputs have an id and \
 a `vector`, a list of numbers; all vectors are of one length.
 
 | metric | score |
@@ -58,6 +58,12 @@ is then not its own neighbor), `score` (Float32) and `rank` (Int32 from 1). Equa
         .with_argument("candidates", "Rows of an id and a vector.")
         .with_argument("metric", "One of the above. Default 'cosine'.")
         .with_argument("k", "Candidates per query, at least 1. Default 20.")
+        .with_argument(
+            "search_fraction",
+            "For very large sets of candidates: the share of them that a query looks at, above 0. They are put into as many \
+groups of near ones as the square root of their number, and a query looks at those whose middles are nearest to it. Default \
+1: all of them, and what is found is exact.",
+        )
         .with_argument("exclude", "Pairs of query and candidate that are left out, such as what a user has seen: two columns by position.")
         .build()
     }
@@ -71,6 +77,10 @@ is then not its own neighbor), `score` (Float32) and `rank` (Int32 from 1). Equa
         let exclude = arguments.relation("exclude", context)?;
         let nearness = arguments.choice("metric", &Nearness::NAMES, context)?.unwrap_or(Nearness::Cosine);
         let k = arguments.integer("k", 1..=i64::from(i32::MAX), context)?.unwrap_or(20) as usize;
+        let search_fraction = arguments.number("search_fraction", 0.0..=1.0, context)?.unwrap_or(1.0);
+        if search_fraction == 0.0 {
+            return plan_err!("{NAME}: argument 'search_fraction' must be above 0, or nothing would be looked at");
+        }
         arguments.finish()?;
         let queries = VectorInput::new(Input::new(NAME, "queries", queries), None)?;
         let candidates = VectorInput::new(Input::new(NAME, "candidates", candidates), None)?;
@@ -93,7 +103,8 @@ is then not its own neighbor), `score` (Float32) and `rank` (Int32 from 1). Equa
         }
         let names = [queries.name.clone(), if same { "neighbor_id".to_owned() } else { candidates.name.clone() }];
         let types = [queries.id_type, candidates.id_type];
-        let task = NearestTask::new(names, types, Settings { nearness, k, not_itself: same }, excluded);
+        let settings = Settings { nearness, k, search_fraction, not_itself: same };
+        let task = NearestTask::new(names, types, settings, excluded);
         OperatorNode::plan(Arc::new(task), plans)
     }
 }

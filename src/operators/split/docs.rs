@@ -14,7 +14,7 @@ the same rows, in any order and on any machine: what looks random is a hash of u
 | method | test rows |
 | --- | --- |
 | `random` | a share `test` of the rows |
-| `last_n` | of each user the last `n` rows by `time`; of equal times the larger item counts as later. Users with no more than `n` rows have none for training |
+| `last_n` | of each user the last `n` rows by `time`; of equal times the larger item counts as later. Users with no more than `n` rows have none for training. A row without a time counts as the earliest |
 | `time` | rows with `time` at or after `at` |
 | `k_fold` | rows whose `fold` is the one asked for; ask for each in turn to test on every row once |
 | `custom` | rows whose `test_column` is true; NULL is training |",
