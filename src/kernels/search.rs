@@ -13,7 +13,7 @@ use super::cells::{Cell, Count, Counted, Dot, Moments, Value, WholeDot};
 use super::cpu::{Cpu, Work};
 use super::metric::{Exponents, Metric};
 use super::similarity::{Encoding, Similarity};
-use super::topk::{Candidates, Floor, TopK};
+use super::topk::{Candidates, Floor, Outbox, TopK};
 use super::weighting::divisor;
 
 impl Similarity {
@@ -187,6 +187,8 @@ struct Scorer<'a, N, F> {
     best: TopK,
     /// What a neighbor of that entity must beat.
     own_floor: Floor,
+    /// What was found for other entities and is not delivered yet.
+    outbox: Outbox,
     /// Room for a few of its scores.
     sample: Vec<f32>,
     norms: &'a [N],
@@ -210,8 +212,9 @@ impl<'a, C: Copy + Default, N: Copy, F: Fn(C, N, N) -> f64> Searcher<'a, C, N, F
         let best = TopK::new(settings.k.min(entities.max(1)), least);
         let (floor_scores, floor_places) = (vec![least; entities], vec![Floor::least(least).place; entities]);
         let own_floor = Floor::least(least);
+        let (outbox, sample) = (Outbox::new(entities), Vec::new());
         let scorer =
-            Scorer { run, floor_scores, floor_places, best, own_floor, sample: Vec::new(), norms, symmetric, score };
+            Scorer { run, floor_scores, floor_places, best, own_floor, outbox, sample, norms, symmetric, score };
         Self { cells: Cells::new(), scorer, work: 0 }
     }
 
@@ -229,6 +232,7 @@ impl<'a, C: Copy + Default, N: Copy, F: Fn(C, N, N) -> f64> Searcher<'a, C, N, F
             }
             (begin..(begin + ROWS_AT_ONCE).min(end)).filter(is_mine).for_each(|i| self.row(i, pass));
         }
+        self.scorer.deliver();
     }
 
     fn row<V: Value>(&mut self, i: usize, pass: &Pass<'_, V>)
@@ -264,6 +268,9 @@ impl<'a, C: Copy + Default, N: Copy, F: Fn(C, N, N) -> f64> Searcher<'a, C, N, F
             cells.fill(C::default());
         }
         found.add(i, &mut scorer.best);
+        if scorer.outbox.is_full() {
+            scorer.deliver();
+        }
     }
 }
 
@@ -412,9 +419,14 @@ impl<N: Copy, F> Scorer<'_, N, F> {
         }
         let floor = Floor { score: self.floor_scores[j], place: self.floor_places[j] };
         if floor.admits(other, places[i]) {
-            let floor = found.offer(j, other, i as u32);
-            (self.floor_scores[j], self.floor_places[j]) = (floor.score, floor.place);
+            self.outbox.push(j, other, places[i]);
         }
+    }
+
+    fn deliver(&mut self) {
+        let known =
+            |row: usize, floor: Floor| (self.floor_scores[row], self.floor_places[row]) = (floor.score, floor.place);
+        self.run.found.deliver(&mut self.outbox, known);
     }
 }
 

@@ -14,7 +14,7 @@ use super::cells::{Counted, Moments};
 use super::csr::{Csr, PIECE_ENTRIES, entry, pieces, pieces_mut};
 use super::metric::{Exponents, Metric, Settings};
 use super::rows::Entries;
-use super::topk::{Candidates, Floor};
+use super::topk::{Candidates, Floor, Outbox};
 use super::weighting::{self, ColumnMeans, Degrees, Steps, Terms, Weighting, degree};
 
 /// The narrowest encoding that holds all prepared weights exactly.
@@ -123,7 +123,8 @@ impl Similarity {
     pub fn search_bytes(offsets: &[usize], blocks: &[usize], columns: usize, threads: usize) -> usize {
         let largest = blocks.windows(2).map(|bounds| offsets[bounds[1]] - offsets[bounds[0]]).max().unwrap_or(0);
         let rows = 2 * largest * size_of::<u64>();
-        let thread = Cells::<Counted<Moments>>::bytes() + offsets.len() * size_of::<Floor>();
+        let floors = offsets.len() * size_of::<Floor>();
+        let thread = Cells::<Counted<Moments>>::bytes() + floors + Outbox::bytes_for(offsets.len());
         // While columns are counted and while they are filled there are counts beside the block.
         rows + Block::<f32>::bytes_for(2 * columns, largest)
             + threads * (thread + columns.min(largest) * size_of::<u32>())

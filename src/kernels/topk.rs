@@ -241,6 +241,23 @@ impl Candidates {
         list.floor()
     }
 
+    /// Delivers what was collected for many rows, and tells of each row that got something what others must beat now.
+    pub fn deliver(&self, outbox: &mut Outbox, mut floor: impl FnMut(usize, Floor)) {
+        outbox.sort();
+        let mut rest = &outbox.sorted[..];
+        while let Some(&(row, _)) = rest.first() {
+            let mut list = self.lock(row as usize);
+            while let Some((&(next, key), after)) = rest.split_first()
+                && next == row
+            {
+                list.push_key(key);
+                rest = after;
+            }
+            floor(row as usize, list.floor());
+        }
+        outbox.pairs.clear();
+    }
+
     /// What candidates of a row must beat.
     pub fn floor(&self, row: usize) -> Floor {
         self.lock(row).floor()
@@ -263,6 +280,60 @@ impl Candidates {
     fn lock(&self, row: usize) -> MutexGuard<'_, TopK> {
         // Whoever panicked while holding a list ends the query; what the list holds is whole all the same.
         self.lists[row].lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Candidates that one thread has for rows of others. A list is far away in memory and has a lock, so it is better visited
+/// once for many candidates than once for each.
+#[derive(Debug)]
+pub struct Outbox {
+    pairs: Vec<(u32, Key)>,
+    /// The same by rows.
+    sorted: Vec<(u32, Key)>,
+    /// Where the next pair of each row goes.
+    next: Vec<u32>,
+}
+
+impl Outbox {
+    /// What is delivered together: several candidates a row where lists are long, and not so many that what others must
+    /// beat is known late.
+    const FULL: usize = 1 << 17;
+
+    /// Empty, for so many rows.
+    pub fn new(rows: usize) -> Self {
+        Self { pairs: Vec::new(), sorted: Vec::new(), next: vec![0; rows + 1] }
+    }
+
+    /// The bytes that it may hold; one row of an entity's candidates is collected before it is seen to be full.
+    pub fn bytes_for(rows: usize) -> usize {
+        2 * (Self::FULL + rows) * size_of::<(u32, Key)>() + rows * size_of::<u32>()
+    }
+
+    /// Whether it should be delivered.
+    pub fn is_full(&self) -> bool {
+        self.pairs.len() >= Self::FULL
+    }
+
+    /// Collects a candidate for a row.
+    #[inline(always)]
+    pub fn push(&mut self, row: usize, score: f32, place: u32) {
+        self.pairs.push((row as u32, key(score, place)));
+    }
+
+    fn sort(&mut self) {
+        self.next.fill(0);
+        self.pairs.iter().for_each(|pair| self.next[pair.0 as usize + 1] += 1);
+        let mut sum = 0;
+        for next in &mut self.next {
+            sum += *next;
+            *next = sum;
+        }
+        self.sorted.resize(self.pairs.len(), (0, 0));
+        for &pair in &self.pairs {
+            let next = &mut self.next[pair.0 as usize];
+            self.sorted[*next as usize] = pair;
+            *next += 1;
+        }
     }
 }
 
