@@ -18,6 +18,7 @@ pub mod likeness;
 pub mod lists;
 pub mod metric;
 pub mod nearest;
+pub mod panels;
 pub mod predict;
 pub mod prefetch;
 pub mod product;

@@ -295,9 +295,11 @@ pub struct Outbox {
 }
 
 impl Outbox {
-    /// What is delivered together: several candidates a row where lists are long, and not so many that what others must
-    /// beat is known late.
-    const FULL: usize = 1 << 17;
+    /// What is delivered together: a few candidates a row where there are many, and not so many that what others must beat is
+    /// known late.
+    fn full(rows: usize) -> usize {
+        (4 * rows).min(1 << 17)
+    }
 
     /// Empty, for so many rows.
     pub fn new(rows: usize) -> Self {
@@ -306,12 +308,12 @@ impl Outbox {
 
     /// The bytes that it may hold; one row of an entity's candidates is collected before it is seen to be full.
     pub fn bytes_for(rows: usize) -> usize {
-        2 * (Self::FULL + rows) * size_of::<(u32, Key)>() + rows * size_of::<u32>()
+        2 * (Self::full(rows) + rows) * size_of::<(u32, Key)>() + rows * size_of::<u32>()
     }
 
     /// Whether it should be delivered.
     pub fn is_full(&self) -> bool {
-        self.pairs.len() >= Self::FULL
+        self.pairs.len() >= Self::full(self.next.len())
     }
 
     /// Collects a candidate for a row.

@@ -15,6 +15,7 @@ use serde::{Deserialize, Serialize};
 use serde_with::{DisplayFromStr, serde_as};
 
 use crate::kernels::csr::{Csr, entry};
+use crate::kernels::panels::{self, Panels};
 use crate::kernels::topk::{Candidates, Order};
 use crate::kernels::{ease, slim};
 use crate::operators::arguments::Arguments;
@@ -24,7 +25,7 @@ use crate::operators::found::{Found, Stop, schema};
 use crate::operators::input::Input;
 use crate::operators::neighbors::on_null;
 use crate::operators::node::{Built, OperatorNode, Resources, Task};
-use crate::operators::spill::from_kernel;
+use crate::operators::spill::{Spill, SpilledPanels, from_kernel};
 
 const USER: usize = 0;
 const ITEM: usize = 1;
@@ -44,16 +45,6 @@ pub enum Method {
         /// What the squares of weights cost.
         l2: f32,
     },
-}
-
-impl Method {
-    /// The operator's name.
-    fn operator(&self) -> &'static str {
-        match self {
-            Self::Ease { .. } => "ease",
-            Self::Slim { .. } => "slim",
-        }
-    }
 }
 
 /// Reads the arguments that linear models share, and plans one.
@@ -143,19 +134,15 @@ fn solve(
     let k = k.min(n.max(1));
     let rows: usize = chunks.iter().map(Chunk::rows).sum();
     let matrices = Csr::bytes_for(users, rows) + Csr::bytes_for(n, rows);
-    let dense = match method {
-        Method::Ease { .. } => ease::bytes_for(n, resources.threads),
-        Method::Slim { .. } => slim::bytes_for(n, resources.threads),
-    };
     let lists = Candidates::bytes_for(k, (0..n).map(|_| n));
-    let needed = chunks.iter().map(Chunk::bytes).sum::<usize>() + matrices + lists + dense;
-    resources.memory.try_resize(needed).map_err(|_| {
-        DataFusionError::ResourcesExhausted(format!(
-            "{} needs {} MB for {n} items, as it looks at all pairs of them; leave out items that few users have",
-            method.operator(),
-            needed.div_ceil(1_000_000)
-        ))
-    })?;
+    let needed = chunks.iter().map(Chunk::bytes).sum::<usize>() + matrices + lists;
+    let (mut panels, at_once) = match method {
+        Method::Ease { .. } => room_for_panels(n, needed, &resources)?,
+        Method::Slim { .. } => {
+            reserve(needed + slim::bytes_for(n, resources.threads), n, "slim", &resources)?;
+            (Box::new(Vec::new()) as Box<dyn Panels>, 0)
+        }
+    };
     let pool = resources.pool()?;
     let build = |row, column, rows, columns| pool.install(|| matrix(&chunks, row, column, 0..rows, columns));
     let (by_user, by_item) = (build(USER, ITEM, users, n)?, build(ITEM, USER, n, users)?);
@@ -176,17 +163,46 @@ fn solve(
     {
         let _timer = time.timer();
         pool.install(|| match method {
-            Method::Ease { regularization } => ease::ease(&by_user, &by_item, regularization, &found, stop),
+            Method::Ease { regularization } => {
+                ease::ease((&by_user, &by_item), regularization, &found, panels.as_mut(), at_once, stop)
+            }
             Method::Slim { l1, l2 } => slim::slim(&by_user, &by_item, l1, l2, &found, stop),
         })
         .map_err(from_kernel)?;
     }
     MetricBuilder::new(&resources.metrics).counter("items", 0).add(n);
-    drop((by_user, by_item));
+    drop((by_user, by_item, panels));
     resources.memory.try_resize(items.ids.get_array_memory_size() + found.bytes())?;
     let found = Found::new(found, items, k, schema, resources.memory);
     Ok(match method {
         Method::Ease { .. } => found.signed(),
         Method::Slim { .. } => found,
+    })
+}
+
+/// Room for the panels of `ease` beside so many bytes: in memory, or else on disk with as many at work at once as there is
+/// room for. Returns where they go and how many that is.
+fn room_for_panels(items: usize, beside: usize, resources: &Resources) -> Result<(Box<dyn Panels>, usize)> {
+    let threads = resources.threads.max(1);
+    let whole = beside + panels::bytes_for(items) + ease::bytes_for(items, threads);
+    if resources.memory.try_resize(whole).is_ok() {
+        return Ok((Box::new(Vec::new()), threads));
+    }
+    let file = Spill::try_new(&resources.disk, "ease")?;
+    MetricBuilder::new(&resources.metrics).spilled_bytes(0).add(panels::bytes_for(items));
+    let mut at_once = items.div_ceil(panels::WIDTH);
+    while at_once > 1 && resources.memory.try_resize(beside + ease::bytes_for(items, at_once)).is_err() {
+        at_once /= 2;
+    }
+    reserve(beside + ease::bytes_for(items, at_once), items, "ease", resources)?;
+    Ok((Box::new(SpilledPanels::new(file)), at_once))
+}
+
+fn reserve(bytes: usize, items: usize, operator: &str, resources: &Resources) -> Result<()> {
+    resources.memory.try_resize(bytes).map_err(|_| {
+        DataFusionError::ResourcesExhausted(format!(
+            "{operator} needs {} MB for {items} items, as it looks at all pairs of them; leave out items that few users have",
+            bytes.div_ceil(1_000_000)
+        ))
     })
 }

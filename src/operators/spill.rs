@@ -14,6 +14,7 @@ use datafusion::execution::SpillFile;
 use datafusion::execution::disk_manager::DiskManager;
 
 use crate::kernels::Error;
+use crate::kernels::panels::{Panels, Values};
 use crate::kernels::rows::{Entries, Words};
 
 /// A temporary file that is gone when this is dropped.
@@ -105,6 +106,42 @@ impl Entries for Spill {
 
     fn bytes(&self) -> usize {
         0
+    }
+}
+
+/// Panels in a file of nothing else.
+pub struct SpilledPanels {
+    file: Spill,
+    /// Where each begins, and how many values it has.
+    places: Vec<(u64, usize)>,
+}
+
+impl SpilledPanels {
+    /// None so far, in a file of this one.
+    pub fn new(file: Spill) -> Self {
+        Self { file, places: Vec::new() }
+    }
+}
+
+impl Panels for SpilledPanels {
+    fn push(&mut self, values: Vec<f64>) -> Result<(), Error> {
+        self.places.push((self.file.append(&values)?, values.len()));
+        Ok(())
+    }
+
+    fn get(&self, panel: usize) -> Result<Values<'_>, Error> {
+        let (at, count) = self.places[panel];
+        Ok(Values::Read(Box::new(Doubles(self.file.read::<f64>(at, count)?))))
+    }
+}
+
+struct Doubles(Numbers);
+
+impl Deref for Doubles {
+    type Target = [f64];
+
+    fn deref(&self) -> &[f64] {
+        self.0.values()
     }
 }
 

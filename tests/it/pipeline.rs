@@ -213,6 +213,13 @@ fn a_memory_limit_does_not_show() {
     cut_within(&lists(&format!("item_neighbors => ({similar}), exclude => ({pairs}), explain => 2")), "9M");
     cut_within(&lists(&format!("item_neighbors => ({similar}), candidates => ({pairs}), normalize => true")), "9M");
     same_within(&lists(&format!("user_neighbors => ({users}), exclude => (SELECT 7)")), "16M");
+    let fewer = rows.replace("600000", "100000");
+    let ease =
+        format!("SELECT * FROM ease((SELECT u AS user_id, item AS item_id, w AS weight FROM ({fewer})), k => 7)");
+    same_within(&ease, "15M");
+    let explained = ask(&format!("EXPLAIN ANALYZE {ease}"), "3", "15M");
+    assert!(explained.contains("spilled_bytes="), "{explained}");
+    refused_within(&ease, "9M", "ease needs");
     // What cannot be cut has to fit: the lists of neighbors, and the table that users' rows are multiplied with.
     refused_within(&format!("SELECT * FROM neighbors(({rows}), k => 1999)"), "8M", "neighbors needs at least");
     refused_within(&lists(&format!("user_neighbors => ({users})")), "9M", "recommend needs at least");

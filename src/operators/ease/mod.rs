@@ -30,8 +30,8 @@ the weight of item `i` for item `j` is `-P_ij / P_jj`. Repeated (user, item) row
 
 Result: a neighbor table for `recommend(item_neighbors => ..)`: the item's column under its own name and type, `neighbor_id`, \
 `score` (Float32, of either sign) and `rank` (Int32 from 1), by falling score. Of each item the `k` neighbors of the largest \
-absolute weight are kept. The inverse is dense and exact: 8 bytes of memory and some operations for each pair of items and \
-one more item, so it is for up to some ten thousand items; where memory is short the error says how much is needed.",
+absolute weight are kept. The inverse is dense and exact: some operations for each pair of items and one more item, so it is for up to some ten \
+thousand items. Its factor takes 4 bytes for each pair of items, on disk where memory is short; the result is the same.",
             "ease(interactions [, name => value ..])",
         )
         .with_sql_example(
