@@ -49,6 +49,7 @@ class Row:
     data: list[str]  # ours and, where the cost of a multiply-add is compared, theirs
     check: list[str] = field(default_factory=list)  # arguments of check.py around the two answers
     once: bool = False  # ours takes too long to repeat
+    first: list[str] = field(default_factory=list)  # makes what both read
 
 
 class Bench:
@@ -80,6 +81,23 @@ class Bench:
 
     def neighbors_file(self, data: str) -> str:
         return f"neighbors_{data}.parquet"
+
+    def walk(self, data: str) -> Command:
+        events = f"SELECT item_id, user_id, rating FROM '{self.data / data}/'"
+        walk = f"SELECT * FROM neighbors(({events}), metric => 'rp3beta', k => 1000)"
+        return lambda out: self.sql(f"COPY ({walk}) TO '{out}'")
+
+    def vectors(self, data: str) -> Command:
+        events = f"SELECT user_id, item_id, rating FROM '{self.data / data}/'"
+        query = f"SELECT * FROM factorize(({events}), factors => 64, iterations => 5)"
+        return lambda out: self.sql(f"COPY ({query}) TO '{out}'")
+
+    def nearest(self, vectors: str, data: str) -> Command:
+        side = "SELECT id AS {0}_id, vector FROM '{1}' WHERE side = '{0}'"
+        seen = f"SELECT user_id, item_id FROM '{self.data / data}/'"
+        query = (f"SELECT * FROM nearest(queries => ({side.format('user', vectors)}), "
+                 f"candidates => ({side.format('item', vectors)}), metric => 'dot', k => 20, exclude => ({seen}))")
+        return lambda out: self.sql(f"COPY ({query}) TO '{out}'")
 
     def peer(self, task: str, by: str, data: str, k: int) -> Command:
         rest = ("--k", k, "--threads", self.threads)
@@ -119,7 +137,8 @@ def peers(bench: Bench) -> list[Row]:
             package("similaripy"), [Goal("faster", 4, 7), Goal("memory", 0.7, 0.4)], ["d20m"], same),
         Row("recommend_d20m", "recommend top-20 for all users, 16.6 M interactions", bench.lists("d20m"),
             bench.peer("recommend", bench.neighbors_file("d20m"), "d20m", 20),
-            package("similaripy"), [Goal("faster", 3, 5)], ["d20m"], ["same", "20"]),
+            package("similaripy"), [Goal("faster", 3, 5)], ["d20m"], ["same", "20"],
+            first=ours(bench.neighbors_file("d20m"))),
         Row("duckdb_d1m", "cosine top-50, 0.58 M interactions", bench.similar("d1m"),
             bench.peer("cosine", "duckdb", "d1m", 50), f"{package('duckdb')}, self-join",
             [Goal("faster", 40, 80)], ["d1m"], same),
@@ -173,6 +192,19 @@ def cost(bench: Bench) -> list[Row]:
     ]
 
 
+def models(bench: Bench) -> list[Row]:
+    implicit, vectors = package("implicit"), "vectors_d20m.parquet"
+    return [
+        Row("walk_d20m", "rp3beta top-1000, 16.6 M interactions", bench.walk("d20m"), bench.similar("d20m"),
+            "lakeside, cosine top-50", [Goal("longer", 1.5)], ["d20m"]),
+        Row("als_d20m", "implicit ALS, 64 factors, 5 iterations, 16.6 M interactions", bench.vectors("d20m"),
+            bench.peer("als", "implicit", "d20m", 64), implicit, [Goal("faster", 2, 4), Goal("memory")], ["d20m"]),
+        Row("nearest_d20m", "nearest top-20 of 26.7 k items for all 138 k users, 64 dimensions",
+            bench.nearest(vectors, "d20m"), bench.peer("nearest", vectors, "d20m", 20), implicit,
+            [Goal("faster", 2.5, 4), Goal("memory")], ["d20m"], ["same", "20"], first=bench.vectors("d20m")(vectors)),
+    ]
+
+
 def cleaning(bench: Bench) -> list[Row]:
     """The shipped cleaning steps; each engine writes its four tables under the same names."""
     statements = (HERE / "clean.sql").read_text().replace("{data}", str(bench.data / "dirty20m"))
@@ -182,7 +214,7 @@ def cleaning(bench: Bench) -> list[Row]:
 
 
 def all_rows(bench: Bench) -> list[Row]:
-    return [*peers(bench), *ourselves(bench), *cleaning(bench), *cost(bench)]
+    return [*peers(bench), *ourselves(bench), *models(bench), *cleaning(bench), *cost(bench)]
 
 
 def compared(bench: Bench, row: Row) -> str:
@@ -226,8 +258,8 @@ def measured(bench: Bench, row: Row) -> dict:
     """One row of results.json."""
     facts = {"name": row.name, "what": row.what, "rival": row.rival, "date": date.today().isoformat()}
     try:
-        if row.name.startswith("recommend"):
-            run(bench.similar(row.data[0])(bench.neighbors_file(row.data[0])), bench.folder)
+        if row.first:
+            run(row.first, bench.folder)
         check, pairs = pairs_of_runs(bench, row)
         work = [bench.work(data) for data in row.data] if len(row.data) == 2 else []
     except Failed as failure:

@@ -4,10 +4,14 @@ python peers.py cosine similaripy|sparse_dot_topn|implicit INTERACTIONS_DIR OUT.
 python peers.py cosine duckdb|duckdb_half                  INTERACTIONS_DIR OUT.parquet
 python peers.py recommend NEIGHBORS.parquet                INTERACTIONS_DIR OUT.parquet [--k 20]
 
+python peers.py als implicit                               INTERACTIONS_DIR OUT.parquet [--k 64]
+python peers.py nearest VECTORS.parquet                    INTERACTIONS_DIR OUT.parquet [--k 20]
 python peers.py clean duckdb                               DIRTY_DIR -
 
 duckdb joins the events with themselves; duckdb_half computes each pair once and turns it round afterwards.
 recommend is similaripy's masked product: unseen items for every user from item_id, neighbor_id, score.
+als makes vectors of k numbers in 5 iterations; nearest is implicit's recommend: unseen items for every user from side, id,
+vector.
 """
 import argparse
 from pathlib import Path
@@ -91,6 +95,47 @@ def recommend(neighbors: str, folder: str, out: str, k: int, threads: int) -> No
           lists.data.astype(np.float32))
 
 
+def als(folder: str, out: str, k: int, threads: int) -> None:
+    import numpy as np
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+    from implicit.als import AlternatingLeastSquares
+    from threadpoolctl import threadpool_limits
+
+    matrix, users, items = load(folder)
+    with threadpool_limits(1, "blas"):  # as implicit wants it: its threads are its own
+        model = AlternatingLeastSquares(factors=k, iterations=5, num_threads=threads, random_state=0)
+        model.fit(matrix, show_progress=False)
+    parts = [("user", users, model.user_factors), ("item", items, model.item_factors)]
+    pq.write_table(pa.concat_tables(pa.table({
+        "side": np.repeat(side, len(ids)), "id": ids,
+        "vector": pa.FixedSizeListArray.from_arrays(pa.array(vectors.ravel()), vectors.shape[1]),
+    }) for side, ids, vectors in parts), out)
+
+
+def nearest(vectors: str, folder: str, out: str, k: int, threads: int) -> None:
+    import numpy as np
+    import pyarrow.compute as pc
+    import pyarrow.parquet as pq
+    from implicit.als import AlternatingLeastSquares
+    from threadpoolctl import threadpool_limits
+
+    matrix, users, items = load(folder)
+    table = pq.read_table(vectors)
+
+    def of(side: str, ids):
+        rows = table.filter(pc.equal(table["side"], side))
+        known, values = rows["id"].to_numpy(), rows["vector"].combine_chunks().flatten().to_numpy()
+        order = np.argsort(known)
+        return values.reshape(len(known), -1)[order[np.searchsorted(known[order], ids)]]
+
+    with threadpool_limits(1, "blas"):
+        model = AlternatingLeastSquares(num_threads=threads)
+        model.user_factors, model.item_factors = of("user", users), of("item", items)
+        found, scores = model.recommend(np.arange(len(users)), matrix, N=k)
+    write(out, ("user_id", "item_id"), np.repeat(users, k), items[found.ravel()], scores.ravel())
+
+
 SELF_JOIN = """
 COPY (
   WITH events AS (SELECT item_id, user_id, rating FROM '{folder}/*.parquet'),
@@ -154,6 +199,10 @@ def main() -> None:
         clean(args.folder, args.threads)
     elif args.task == "recommend":
         recommend(args.by, *rest)
+    elif args.task == "als" and args.by == "implicit":
+        als(*rest)
+    elif args.task == "nearest":
+        nearest(args.by, *rest)
     elif args.task == "cosine" and args.by in matrices:
         cosine(matrices[args.by], *rest)
     elif args.task == "cosine" and args.by in joins:

@@ -299,7 +299,7 @@ mod tests {
         let entries = |row: usize, columns: usize, at: &dyn Fn(usize, usize) -> bool| -> Vec<u64> {
             (0..columns).filter(|&column| at(row, column)).map(|column| entry::pack(column as u32, 1.0)).collect()
         };
-        let has = |user: usize, item: usize| (user * 31 + item * 17 + user * item) % 11 == 0;
+        let has = |user: usize, item: usize| (user * 31 + item * 17 + user * item).is_multiple_of(11);
         let matrix = |rows: usize, columns: usize, at: &dyn Fn(usize, usize) -> bool| {
             let mut matrix = Csr { columns, offsets: vec![0], entries: Vec::new() };
             for row in 0..rows {

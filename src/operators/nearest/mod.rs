@@ -62,7 +62,7 @@ is then not its own neighbor), `score` (Float32) and `rank` (Int32 from 1). Equa
             "search_fraction",
             "For very large sets of candidates: the share of them that a query looks at, above 0. They are put into as many \
 groups of near ones as the square root of their number, and a query looks at those whose middles are nearest to it. Default \
-1: all of them, and what is found is exact.",
+1: all of them, and what is found is exact; below it lists may be shorter than `k`.",
         )
         .with_argument("exclude", "Pairs of query and candidate that are left out, such as what a user has seen: two columns by position.")
         .build()
