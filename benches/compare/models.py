@@ -16,6 +16,9 @@ import pyarrow.parquet as pq
 import scipy.sparse as sp
 
 
+SEEDS = range(1, 5)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("data", type=Path)
@@ -115,28 +118,36 @@ class Check:
         # Theirs has alpha w where Hu, Koren and Volinsky have 1 + alpha w.
         shifted = x.copy()
         shifted.data += 1
-        model.fit(shifted, show_progress=False)
         users = np.unique(train.user_id)
-        ids, scores = model.recommend(users, x[users], N=20)
-        theirs = pd.DataFrame({
-            "user_id": np.repeat(users, 20), "item_id": ids.ravel().astype(np.int64), "score": scores.ravel(),
-        })
-        theirs.to_parquet(self.folder / "theirs.parquet")
         rows.to_parquet(self.folder / "split.parquet")
         known = f"(SELECT user_id, item_id, rating FROM '{self.folder}/split.parquet' WHERE split = 'train')"
-        self.ask(f"SELECT * FROM factorize({known}, factors => 64, regularization => 0.05, iterations => 15)")
-        (self.folder / "answer.parquet").rename(self.folder / "vectors.parquet")
-        side = f"(SELECT id AS {{0}}_id, vector FROM '{self.folder}/vectors.parquet' WHERE side = '{{0}}')"
         truth = f"(SELECT user_id, item_id FROM '{self.folder}/split.parquet' WHERE split = 'test')"
-        lists = (
-            f"SELECT 'ours' AS model, user_id, item_id, score FROM nearest(queries => {side.format('user')}, "
-            f"candidates => {side.format('item')}, metric => 'dot', k => 20, "
-            f"exclude => (SELECT user_id, item_id FROM {known})) UNION ALL "
-            f"SELECT 'implicit', user_id, item_id, CAST(score AS FLOAT) FROM '{self.folder}/theirs.parquet'"
-        )
-        found = self.ask(f"SELECT * FROM ranking_metrics(({lists}), {truth}, k => 20) WHERE metric = 'ndcg'")
-        ndcg = dict(zip(found.model, found.value))
-        self.tell(f"als, ndcg@20 {ndcg['ours']:.4f} over implicit's {ndcg['implicit']:.4f}", ndcg["ours"] / ndcg["implicit"], "at least 0.99")
+        lists = []
+        # One start is as good as another to about 1 in 100, so the means of several are compared.
+        for seed in SEEDS:
+            model = implicit.als.AlternatingLeastSquares(
+                factors=64, regularization=0.05, alpha=1.0, iterations=15, random_state=seed, num_threads=2
+            )
+            model.fit(shifted, show_progress=False)
+            ids, scores = model.recommend(users, x[users], N=20)
+            theirs = pd.DataFrame({
+                "user_id": np.repeat(users, 20), "item_id": ids.ravel().astype(np.int64), "score": scores.ravel(),
+            })
+            theirs.to_parquet(self.folder / f"theirs{seed}.parquet")
+            call = f"factorize({known}, factors => 64, regularization => 0.05, iterations => 15, seed => {seed})"
+            self.ask(f"SELECT * FROM {call}")
+            (self.folder / "answer.parquet").rename(self.folder / f"vectors{seed}.parquet")
+            side = f"(SELECT id AS {{0}}_id, vector FROM '{self.folder}/vectors{seed}.parquet' WHERE side = '{{0}}')"
+            lists += [
+                f"SELECT 'ours{seed}' AS model, user_id, item_id, score FROM nearest(queries => {side.format('user')}, "
+                f"candidates => {side.format('item')}, metric => 'dot', k => 20, "
+                f"exclude => (SELECT user_id, item_id FROM {known}))",
+                f"SELECT 'theirs{seed}', user_id, item_id, CAST(score AS FLOAT) FROM '{self.folder}/theirs{seed}.parquet'",
+            ]
+        metrics = f"ranking_metrics(({' UNION ALL '.join(lists)}), {truth}, k => 20)"
+        found = self.ask(f"SELECT * FROM {metrics} WHERE metric = 'ndcg'")
+        ours, theirs = (found.value[found.model.str.startswith(who)].mean() for who in ("ours", "theirs"))
+        self.tell(f"als, ndcg@20 {ours:.4f} over implicit's {theirs:.4f}", ours / theirs, "at least 0.99")
 
 
 main()
