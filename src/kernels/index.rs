@@ -7,7 +7,7 @@
 
 use rayon::prelude::*;
 
-use super::nearest::{Candidates, Nearness, Queries};
+use super::nearest::{Candidates, Nearness, Queries, square};
 use super::rows::RowsRead;
 use super::vectors::{ROWS_AT_ONCE, Vectors};
 
@@ -33,8 +33,10 @@ impl Index {
             return Self { groups: vec![Candidates::new(vectors, count, nearness)], middles: None };
         }
         let looked_at = ((groups as f64 * share).ceil() as usize).clamp(1, groups);
-        // Scores of inner products depend on lengths, which would keep groups of directions apart.
-        let (near, as_scored) = match nearness {
+        // Inner products would draw all candidates to the longest middle, so that these are grouped by direction, too. A query
+        // then meets each group's mean: of directions where lengths do not count, else of the vectors, so that groups of
+        // long ones come first.
+        let (near, mean_of_directions) = match nearness {
             Nearness::Euclidean => (Nearness::Euclidean, false),
             Nearness::Cosine => (Nearness::Cosine, true),
             Nearness::Dot => (Nearness::Cosine, false),
@@ -52,7 +54,7 @@ impl Index {
         }
         let all: Vec<u32> = (0..count as u32).collect();
         let of = nearest_middle(vectors, &all, &middles, near);
-        move_middles(vectors, &all, &of, &mut middles, as_scored);
+        move_middles(vectors, &all, &of, &mut middles, mean_of_directions);
         let mut members = vec![Vec::new(); groups];
         all.iter().zip(of).for_each(|(&candidate, group)| members[group as usize].push(candidate));
         let center = nearness.center(vectors, count);
@@ -119,8 +121,8 @@ fn move_middles(vectors: &Vectors, candidates: &[u32], of: &[u32], middles: &mut
             let mut sum = vec![0f64; stride];
             for &member in &members {
                 let vector = vectors.row(member as usize);
-                let square: f64 = vector.iter().map(|&v| f64::from(v).powi(2)).sum();
-                let by = if directions && square > 0.0 { square.sqrt().recip() } else { 1.0 };
+                let length = if directions { square(vector).sqrt() } else { 1.0 };
+                let by = if length > 0.0 { length.recip() } else { 1.0 };
                 sum.iter_mut().zip(vector).for_each(|(sum, &value)| *sum += f64::from(value) * by);
             }
             middle.iter_mut().zip(sum).for_each(|(middle, sum)| *middle = (sum / members.len() as f64) as f32);

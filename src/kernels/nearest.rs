@@ -90,7 +90,7 @@ impl Nearness {
 }
 
 /// The square of a vector's length.
-fn square(vector: &[f32]) -> f64 {
+pub(super) fn square(vector: &[f32]) -> f64 {
     vector.iter().map(|&v| f64::from(v).powi(2)).sum()
 }
 

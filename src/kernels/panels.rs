@@ -1,8 +1,7 @@
 //! A triangle of a matrix that may be too large to be held whole: panels of a few columns each, in memory or elsewhere.
 
-use std::ops::Deref;
-
 use super::Error;
+use super::held::Held;
 
 /// Columns of a panel, but for the last, which has the rest. Sums are cut here, so it shows in the last bits of results;
 /// where panels are kept does not.
@@ -15,26 +14,7 @@ pub trait Panels: Send + Sync {
     fn push(&mut self, values: Vec<f64>) -> Result<(), Error>;
 
     /// The values of a panel.
-    fn get(&self, panel: usize) -> Result<Values<'_>, Error>;
-}
-
-/// Values in memory: where they are kept, or read from where they are kept.
-pub enum Values<'a> {
-    /// Those that are kept.
-    Kept(&'a [f64]),
-    /// Those that were read.
-    Read(Box<dyn Deref<Target = [f64]> + Send + Sync>),
-}
-
-impl Deref for Values<'_> {
-    type Target = [f64];
-
-    fn deref(&self) -> &[f64] {
-        match self {
-            Self::Kept(values) => values,
-            Self::Read(values) => values,
-        }
-    }
+    fn get(&self, panel: usize) -> Result<Held<'_, f64>, Error>;
 }
 
 impl Panels for Vec<Vec<f64>> {
@@ -43,8 +23,8 @@ impl Panels for Vec<Vec<f64>> {
         Ok(())
     }
 
-    fn get(&self, panel: usize) -> Result<Values<'_>, Error> {
-        Ok(Values::Kept(&self[panel]))
+    fn get(&self, panel: usize) -> Result<Held<'_, f64>, Error> {
+        Ok(Held::Kept(&self[panel]))
     }
 }
 

@@ -1,17 +1,18 @@
 //! Rows of a sparse matrix that need not be in memory.
 
 use std::fmt::Debug;
-use std::ops::{Deref, Range};
+use std::ops::Range;
 
 use super::Error;
 use super::csr::Csr;
+use super::held::Held;
 
 /// Where the entries of rows are kept: in memory, or in a file.
 ///
 /// Behind a pointer, so that what reads them is compiled once, here.
 pub trait Entries: Debug + Send + Sync {
     /// The entries of a range.
-    fn read(&self, range: Range<usize>) -> Result<Words<'_>, Error>;
+    fn read(&self, range: Range<usize>) -> Result<Held<'_, u64>, Error>;
 
     /// Changes the entries of a range.
     fn update(&mut self, range: Range<usize>, change: &mut dyn FnMut(&mut [u64])) -> Result<(), Error>;
@@ -20,28 +21,9 @@ pub trait Entries: Debug + Send + Sync {
     fn bytes(&self) -> usize;
 }
 
-/// Entries in memory: where they are kept, or read from where they are kept.
-pub enum Words<'a> {
-    /// Those that are kept.
-    Kept(&'a [u64]),
-    /// Those that were read.
-    Read(Box<dyn Deref<Target = [u64]> + Send + Sync>),
-}
-
-impl Deref for Words<'_> {
-    type Target = [u64];
-
-    fn deref(&self) -> &[u64] {
-        match self {
-            Self::Kept(words) => words,
-            Self::Read(words) => words,
-        }
-    }
-}
-
 impl Entries for Vec<u64> {
-    fn read(&self, range: Range<usize>) -> Result<Words<'_>, Error> {
-        Ok(Words::Kept(&self[range]))
+    fn read(&self, range: Range<usize>) -> Result<Held<'_, u64>, Error> {
+        Ok(Held::Kept(&self[range]))
     }
 
     fn update(&mut self, range: Range<usize>, change: &mut dyn FnMut(&mut [u64])) -> Result<(), Error> {
@@ -105,7 +87,7 @@ impl Rows {
 
 /// A range of rows in memory.
 pub struct RowsRead<'a> {
-    entries: Words<'a>,
+    entries: Held<'a, u64>,
     offsets: &'a [usize],
     first: usize,
 }

@@ -94,12 +94,13 @@ impl Chunk {
 
     fn each_piece(&self, row: usize, column: usize, visit: &mut dyn FnMut(csr::Piece<'_>)) -> Result<()> {
         if let Some(spilled) = &self.spilled {
-            let width = self.distinct.len() + usize::from(spilled.weighted);
             for &(at, rows) in &spilled.pieces {
-                let numbers = spilled.file.read::<u32>(at, rows * width)?;
-                let column_at = |column: usize| &numbers.values::<u32>()[column * rows..(column + 1) * rows];
-                let weights = &numbers.values::<f32>()[self.distinct.len() * rows..];
-                visit((column_at(row), column_at(column), weights));
+                let column_at = |column: usize| at + (column * rows * size_of::<u32>()) as u64;
+                let row = spilled.file.read::<u32>(column_at(row), rows)?;
+                let column = spilled.file.read::<u32>(column_at(column), rows)?;
+                let weights = if spilled.weighted { rows } else { 0 };
+                let weights = spilled.file.read::<f32>(column_at(self.distinct.len()), weights)?;
+                visit((&row, &column, &weights));
             }
         }
         self.pieces.iter().for_each(|p| visit((&p.codes[row], &p.codes[column], &p.weights)));

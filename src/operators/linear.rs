@@ -188,13 +188,13 @@ fn room_for_panels(items: usize, beside: usize, resources: &Resources) -> Result
     if resources.memory.try_resize(whole).is_ok() {
         return Ok((Box::new(Vec::new()), threads));
     }
-    let file = Spill::try_new(&resources.disk, "ease")?;
-    MetricBuilder::new(&resources.metrics).spilled_bytes(0).add(panels::bytes_for(items));
     let mut at_once = items.div_ceil(panels::WIDTH);
     while at_once > 1 && resources.memory.try_resize(beside + ease::bytes_for(items, at_once)).is_err() {
         at_once /= 2;
     }
     reserve(beside + ease::bytes_for(items, at_once), items, "ease", resources)?;
+    let file = Spill::try_new(&resources.disk, "ease")?;
+    MetricBuilder::new(&resources.metrics).spilled_bytes(0).add(panels::bytes_for(items));
     Ok((Box::new(SpilledPanels::new(file)), at_once))
 }
 

@@ -2,7 +2,8 @@
 
 use std::fmt::{self, Debug};
 use std::fs::File;
-use std::ops::{Deref, Range};
+use std::marker::PhantomData;
+use std::ops::{Deref, DerefMut, Range};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -14,8 +15,9 @@ use datafusion::execution::SpillFile;
 use datafusion::execution::disk_manager::DiskManager;
 
 use crate::kernels::Error;
-use crate::kernels::panels::{Panels, Values};
-use crate::kernels::rows::{Entries, Words};
+use crate::kernels::held::Held;
+use crate::kernels::panels::Panels;
+use crate::kernels::rows::Entries;
 
 /// A temporary file that is gone when this is dropped.
 pub struct Spill {
@@ -62,10 +64,10 @@ impl Spill {
     }
 
     /// Reads numbers from where they begin in the file.
-    pub fn read<T: ArrowNativeType>(&self, at: u64, count: usize) -> Result<Numbers> {
+    pub fn read<T: ArrowNativeType>(&self, at: u64, count: usize) -> Result<Numbers<T>> {
         let mut bytes = MutableBuffer::from_len_zeroed(count * size_of::<T>());
         self.file.read_exact_at(bytes.as_slice_mut(), at).map_err(|e| self.failed("reading", e))?;
-        Ok(Numbers(bytes))
+        Ok(Numbers(bytes, PhantomData))
     }
 
     fn failed(&self, doing: &str, error: std::io::Error) -> DataFusionError {
@@ -74,34 +76,33 @@ impl Spill {
     }
 }
 
-/// Numbers read from a file.
-pub struct Numbers(MutableBuffer);
+/// Numbers read from a file, of the type they were written in.
+pub struct Numbers<T>(MutableBuffer, PhantomData<T>);
 
-impl Numbers {
-    /// The numbers, of the type they were written in.
-    pub fn values<T: ArrowNativeType>(&self) -> &[T] {
+impl<T: ArrowNativeType> Deref for Numbers<T> {
+    type Target = [T];
+
+    fn deref(&self) -> &[T] {
         self.0.typed_data()
     }
 }
 
-impl Deref for Numbers {
-    type Target = [u64];
-
-    fn deref(&self) -> &[u64] {
-        self.values()
+impl<T: ArrowNativeType> DerefMut for Numbers<T> {
+    fn deref_mut(&mut self) -> &mut [T] {
+        self.0.typed_data_mut()
     }
 }
 
 /// Entries of rows, in a file of nothing else.
 impl Entries for Spill {
-    fn read(&self, range: Range<usize>) -> Result<Words<'_>, Error> {
-        Ok(Words::Read(Box::new(self.read::<u64>(place(range.start), range.len())?)))
+    fn read(&self, range: Range<usize>) -> Result<Held<'_, u64>, Error> {
+        Ok(Held::Read(Box::new(self.read::<u64>(place(range.start), range.len())?)))
     }
 
     fn update(&mut self, range: Range<usize>, change: &mut dyn FnMut(&mut [u64])) -> Result<(), Error> {
         let mut numbers = self.read::<u64>(place(range.start), range.len())?;
-        change(numbers.0.typed_data_mut());
-        Ok(self.write(place(range.start), numbers.values::<u64>())?)
+        change(&mut numbers);
+        Ok(self.write(place(range.start), &numbers[..])?)
     }
 
     fn bytes(&self) -> usize {
@@ -129,19 +130,9 @@ impl Panels for SpilledPanels {
         Ok(())
     }
 
-    fn get(&self, panel: usize) -> Result<Values<'_>, Error> {
+    fn get(&self, panel: usize) -> Result<Held<'_, f64>, Error> {
         let (at, count) = self.places[panel];
-        Ok(Values::Read(Box::new(Doubles(self.file.read::<f64>(at, count)?))))
-    }
-}
-
-struct Doubles(Numbers);
-
-impl Deref for Doubles {
-    type Target = [f64];
-
-    fn deref(&self) -> &[f64] {
-        self.0.values()
+        Ok(Held::Read(Box::new(self.file.read::<f64>(at, count)?)))
     }
 }
 

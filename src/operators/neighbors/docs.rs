@@ -62,7 +62,7 @@ SELECT * FROM neighbors((SELECT basket_id, product_id FROM lines), metric => 'ja
         "What happens to weights first: 'none', 'tfidf' (w ln(1 + entities / df)), 'bm25' (k1 1.2, b 0.75), 'binary'. Default 'none'.",
     )
     .with_argument("alpha", "For tversky, p3alpha and rp3beta (default 1) and asymmetric_cosine (0 to 1, default 0.5).")
-    .with_argument("beta", "For tversky and rp3beta. Default 1.")
+    .with_argument("beta", "For tversky (default 1) and rp3beta (default 0.3; the higher, the fewer popular neighbors, at its best mostly from 0 to 0.6).")
     .with_argument("a", "For walk: the exponent of the entity's degree. Default 0.5.")
     .with_argument("b", "For walk: the exponent of the features' degrees. Default 1.")
     .with_argument("c", "For walk: the exponent of the neighbor's degree. Default 0.5.")
