@@ -13,6 +13,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use datafusion::catalog::TableProvider;
+use datafusion::common::config::{ParquetColumnOptions, TableOptions};
 use datafusion::common::{DFSchema, Result, ScalarValue, TableReference};
 use datafusion::dataframe::DataFrame;
 use datafusion::execution::context::QueryPlanner;
@@ -29,6 +30,7 @@ use self::statement::Statement;
 use crate::functions;
 use crate::operators::planner::{LakesidePlanner, OperatorRelations, Place};
 use crate::operators::row_number::NumberSortedRows;
+use crate::operators::write::SCORE;
 
 /// Where queries run that do not run in this process.
 pub trait Remote: Debug + Send + Sync {
@@ -144,6 +146,7 @@ pub fn context(
     planner: Arc<dyn QueryPlanner + Send + Sync>,
 ) -> Result<SessionContext> {
     let state = SessionStateBuilder::new()
+        .with_table_options(table_options(&config))
         .with_config(config)
         .with_runtime_env(runtime)
         .with_default_features()
@@ -154,6 +157,14 @@ pub fn context(
     context.register_relation_planner(Arc::new(OperatorRelations))?;
     functions::register(&context);
     Ok(context)
+}
+
+/// How files are written where a statement does not say.
+fn table_options(config: &SessionConfig) -> TableOptions {
+    let mut options = TableOptions::default_from_session_config(config.options());
+    let scores = ParquetColumnOptions { dictionary_enabled: Some(false), ..Default::default() };
+    options.parquet.column_specific_options.insert(SCORE.into(), scores);
+    options
 }
 
 /// Every object store, and a pool of so many bytes of memory, or as much as there is.

@@ -6,8 +6,9 @@
 //!
 //! With explicit feedback a weight is a rating `r`, and only pairs that have one count:
 //! `Σ (r - μ - b_u - b_i - x·y)² + regularization (Σ n_u (|x|² + b_u²) + Σ n_i (|y|² + b_i²))`, where μ is the mean rating and
-//! `n` the number of ratings (Zhou et al. 2008). Biases stand in the vectors: that of a user is `(x, μ + b_u, 1)`, that of an
-//! item `(y, 1, b_i)`, so that their inner product is the whole prediction.
+//! `n` the number of ratings (Zhou et al. 2008). Biases stand in the vectors: that of a user is `(x, b_u, 1)`, that of an item
+//! `(y, 1, μ + b_i)`, so that their inner product is the whole prediction, and the items' vectors alone say what a new user's
+//! ratings are measured from.
 //!
 //! A vector's minimum is found exactly by a Cholesky factorisation, or neared by a few steps of conjugate gradients from where
 //! the vector was (Takács, Pilászy and Tikk 2011), which never write down its matrix.
@@ -121,46 +122,41 @@ pub fn factorize(users: &Csr, items: &Csr, settings: &Settings, go_on: impl Fn()
         improve(&mut y, items, &x, settings, (Side::Items, mean));
     }
     if settings.feedback == Feedback::Explicit {
-        (0..users.rows()).for_each(|user| x.row_mut(user)[settings.factors] += mean);
+        (0..items.rows()).for_each(|item| y.row_mut(item)[settings.factors + 1] += mean);
     }
     (x, y)
 }
 
 /// Vectors of users that were not there when those of items were found: each at its minimum while the items stand still.
-/// `mean` is that of the ratings, for explicit feedback.
-pub fn fold_in(users: &Csr, items: &Vectors, settings: &Settings, mean: f32) -> Vectors {
+pub fn fold_in(users: &Csr, items: &Vectors, settings: &Settings) -> Vectors {
     let mut x = Vectors::zeros(users.rows(), items.factors);
-    improve(&mut x, users, items, settings, (Side::Users, mean));
-    if settings.feedback == Feedback::Explicit {
-        (0..users.rows()).for_each(|user| x.row_mut(user)[settings.factors] += mean);
-    }
+    improve(&mut x, users, items, settings, (Side::Users, 0.0));
     x
 }
 
 /// What each of a user's items adds to the user's score of an item, at the minimum of the user's vector (Hu, Koren and Volinsky
-/// 2008, section 5): with `A` the matrix of the user's equation, `c_i (y_i · A⁻¹ y_j)`. With ratings, what they are above mean
-/// and bias takes the place of the confidence.
+/// 2008, section 5): with `A` the matrix of the user's equation, `c_i (y_i · A⁻¹ y_j)`. With ratings, what they are above the
+/// item's bias takes the place of the confidence.
 pub struct Reasons<'a> {
     items: &'a Vectors,
     square: Vec<f32>,
     settings: Settings,
-    mean: f32,
     cholesky: Cholesky,
 }
 
 impl<'a> Reasons<'a> {
     /// For scores by these vectors of items.
-    pub fn new(items: &'a Vectors, settings: Settings, mean: f32) -> Self {
+    pub fn new(items: &'a Vectors, settings: Settings) -> Self {
         let square = match settings.feedback {
             Feedback::Implicit { .. } => items.square(settings.regularization),
             Feedback::Explicit => Vec::new(),
         };
-        Self { items, square, settings, mean, cholesky: Cholesky::new(items.stride()) }
+        Self { items, square, settings, cholesky: Cholesky::new(items.stride()) }
     }
 
     /// The share of each entry of a user's row in the score of an item.
     pub fn of(&mut self, row: &[u64], item: usize) -> Vec<(u32, f32)> {
-        let (items, settings, mean) = (self.items, &self.settings, self.mean);
+        let (items, settings) = (self.items, &self.settings);
         let improve = Improve {
             first: 0,
             vectors: &mut [],
@@ -169,7 +165,7 @@ impl<'a> Reasons<'a> {
             square: &[],
             settings,
             side: Side::Users,
-            mean,
+            mean: 0.0,
         };
         let mut equation = Equation::default();
         improve.gather(row, &mut equation);
@@ -197,7 +193,7 @@ impl<'a> Reasons<'a> {
 static NOBODY: Csr = Csr { columns: 0, offsets: Vec::new(), entries: Vec::new() };
 
 /// The mean of all entries.
-pub fn mean(matrix: &Csr) -> f32 {
+fn mean(matrix: &Csr) -> f32 {
     let sum: f64 = matrix.entries.iter().map(|&e| f64::from(entry::value(e))).sum();
     (sum / matrix.entries.len().max(1) as f64) as f32
 }
@@ -235,6 +231,7 @@ struct Improve<'a> {
     square: &'a [f32],
     settings: &'a Settings,
     side: Side,
+    /// What ratings are measured from beside the other side's biases.
     mean: f32,
 }
 
@@ -352,11 +349,11 @@ mod tests {
                 loss += f64::from(entry::value(e) - dot(x.row(user), y.row(item))).powi(2);
                 costs[item] += 1;
             }
-            let own = x.row(user)[..5].iter().map(|v| v * v).sum::<f32>() + (x.row(user)[5] - mean).powi(2);
+            let own = x.row(user)[..5].iter().map(|v| v * v).sum::<f32>() + x.row(user)[5].powi(2);
             loss += f64::from(SETTINGS.regularization * own) * users.row_len(user) as f64;
         }
         for (item, &count) in costs.iter().enumerate() {
-            let own = y.row(item)[..5].iter().map(|v| v * v).sum::<f32>() + y.row(item)[6].powi(2);
+            let own = y.row(item)[..5].iter().map(|v| v * v).sum::<f32>() + (y.row(item)[6] - mean).powi(2);
             loss += f64::from(SETTINGS.regularization * own) * count as f64;
         }
         loss
@@ -398,16 +395,16 @@ mod tests {
         for feedback in [SETTINGS.feedback, Feedback::Explicit] {
             let settings = Settings { feedback, iterations: 200, solver: Solver::Cholesky, ..SETTINGS };
             let (x, y) = factorize(&users, &items, &settings, || true);
-            let again = fold_in(&users, &y, &settings, mean(&users));
+            let again = fold_in(&users, &y, &settings);
             for (a, b) in x.values.iter().zip(&again.values) {
                 assert!((a - b).abs() < 2e-3, "{feedback:?}: {a} {b}");
             }
-            let mut reasons = Reasons::new(&y, settings, mean(&users));
+            let mut reasons = Reasons::new(&y, settings);
             for user in 0..12 {
                 for item in 0..9 {
                     let sum: f32 = reasons.of(users.row(user), item).iter().map(|(_, share)| share).sum();
                     let explicit = feedback == Feedback::Explicit;
-                    let own = if explicit { mean(&users) + y.row(item)[6] } else { 0.0 };
+                    let own = if explicit { y.row(item)[6] } else { 0.0 };
                     let score = dot(again.row(user), y.row(item));
                     assert!((sum + own - score).abs() < 2e-3, "{feedback:?} {user} {item}: {sum} {own} {score}");
                 }

@@ -105,13 +105,7 @@ impl Arguments {
         name: &'static str,
         context: &mut dyn RelationPlannerContext,
     ) -> Result<Option<LogicalPlan>> {
-        let Some(subquery) = self.query(name)? else {
-            return Ok(None);
-        };
-        let derived = TableFactor::Derived { lateral: false, subquery, alias: None, sample: None };
-        let plan = context.plan(derived)?;
-        // The types of a UNION are settled only here, and the operator's result takes its types from the input.
-        TypeCoercion::new().analyze(plan, context.context_provider().options()).map(Some)
+        self.query(name)?.map(|query| planned(query, context)).transpose()
     }
 
     pub(super) fn literal(
@@ -270,6 +264,14 @@ impl Arguments {
             None => Ok(()),
         }
     }
+}
+
+/// The plan of a relation that is an argument.
+pub fn planned(subquery: Box<Query>, context: &mut dyn RelationPlannerContext) -> Result<LogicalPlan> {
+    let derived = TableFactor::Derived { lateral: false, subquery, alias: None, sample: None };
+    let plan = context.plan(derived)?;
+    // The types of a UNION are settled only here, and the operator's result takes its types from the input.
+    TypeCoercion::new().analyze(plan, context.context_provider().options())
 }
 
 /// The word most like this one, if any is like it at all.

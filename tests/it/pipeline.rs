@@ -1,6 +1,10 @@
 //! Projects: order, checks, publishing, selecting, and the shipped project.
 
-use crate::support::{TestProject, project_at, root, run};
+use std::fs::File;
+
+use datafusion::parquet::file::reader::{FileReader, SerializedFileReader};
+
+use crate::support::{TestProject, files_below, project_at, root, run};
 
 const PURCHASES: &str = "user,item,n\na,x,1\na,y,2\nb,x,3\nb,z,1\nc,y,1\n";
 const SOURCE: &str = "[sources.raw]\nurl = \"raw.csv\"\n[vars]\nleast = 1\n";
@@ -129,6 +133,23 @@ fn sources_of_every_format_are_read() {
     project.run("run", &[]).ok();
     let rows = project.sql("SELECT n, month FROM \"all\" ORDER BY n").ok().stdout;
     assert_eq!(rows, "n,month\n1,\n2,\n3,2017-01\n4,2017-02\n5,\n");
+}
+
+#[test]
+fn files_have_no_dictionaries_of_scores() {
+    let rows = "SELECT 'a' AS id, CAST(0.5 AS REAL) AS score";
+    let project = TestProject::new("", &[("lists.sql", rows)]);
+    project.run("run", &[]).ok();
+    let copied = project.path().join("copied.parquet");
+    run(&["sql", "-c", &format!("COPY ({rows}) TO '{}'", copied.display())]).ok();
+    let lists = project.path().join("lake/lists");
+    let published = lists.join(&files_below(&lists)[0]);
+    for file in [copied, published] {
+        let reader = SerializedFileReader::new(File::open(&file).unwrap()).unwrap();
+        let group = reader.metadata().row_group(0);
+        let dictionaries: Vec<bool> = group.columns().iter().map(|c| c.dictionary_page_offset().is_some()).collect();
+        assert_eq!(dictionaries, [true, false], "{}", file.display());
+    }
 }
 
 #[test]

@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 use serde_with::{DisplayFromStr, serde_as};
 
 use super::NAME;
-use crate::kernels::als::{self, Feedback, Settings, mean};
+use crate::kernels::als::{self, Feedback, Settings};
 use crate::kernels::csr::{Csr, entry};
 use crate::kernels::scoring::Side;
 use crate::kernels::vectors::Vectors;
@@ -146,7 +146,7 @@ impl ExplainTask {
                     );
                 }
                 let (vectors, places) = table.placed(&items.ids)?;
-                Scored::Vectors { vectors, places, settings, mean: mean(&history) }
+                Scored::Vectors { vectors, places, settings }
             }
             (Model::Neighbors(Side::Users), _) => Scored::Users(build(NEIGHBORS, n, n)?),
             _ => Scored::Items(build(NEIGHBORS, m, m)?),
@@ -177,7 +177,7 @@ enum Scored {
     /// Users by their neighbors.
     Users(Csr),
     /// The vectors, where that of each item is, and how they were found.
-    Vectors { vectors: Vectors, places: Vec<Option<u32>>, settings: Settings, mean: f32 },
+    Vectors { vectors: Vectors, places: Vec<Option<u32>>, settings: Settings },
 }
 
 struct Explanations {
@@ -220,7 +220,7 @@ impl Worker for Explaining {
     fn run(&mut self, block: usize) -> Result<(RecordBatch, usize)> {
         let all = &*self.0;
         let mut of_vectors = match &all.scored {
-            Scored::Vectors { vectors, settings, mean, .. } => Some(als::Reasons::new(vectors, *settings, *mean)),
+            Scored::Vectors { vectors, settings, .. } => Some(als::Reasons::new(vectors, *settings)),
             _ => None,
         };
         let (mut users, mut items, mut reasons) = (Vec::new(), Vec::new(), Vec::new());

@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
 use serde_with::{DisplayFromStr, serde_as};
 
 use super::NAME;
-use crate::kernels::als::{Feedback, Settings, fold_in, mean};
+use crate::kernels::als::{Feedback, Settings, fold_in};
 use crate::kernels::csr::{Csr, entry};
 use crate::kernels::vectors::Vectors;
 use crate::operators::codec::encode;
@@ -71,8 +71,7 @@ impl Task for FoldInTask {
     }
 
     fn divisible(&self) -> Vec<Option<usize>> {
-        // The mean of ratings is that of all.
-        vec![Some(0).filter(|_| self.feedback != Feedback::Explicit)]
+        vec![Some(0)]
     }
 
     async fn build(&self, inputs: Vec<SendableRecordBatchStream>, resources: Resources) -> Result<Arc<dyn Built>> {
@@ -124,14 +123,13 @@ fn fold(
     if !implicit {
         check_rated_once(NAME, "interactions", rows, by_user.entries.len())?;
     }
-    let mean = mean(&by_user);
     by_user.retain_columns(|item| (item as usize) < known);
     if implicit && by_user.entries.iter().any(|&e| entry::value(e) < 0.0) {
         return exec_err!("{NAME}: weights must be at least 0, as they make confidence; leave such rows out");
     }
     let folded = match known {
         0 => Vectors::zeros(n, items.vectors.factors),
-        _ => pool.install(|| fold_in(&by_user, &items.vectors, settings, mean)),
+        _ => pool.install(|| fold_in(&by_user, &items.vectors, settings)),
     };
     if folded.values.iter().any(|value| !value.is_finite()) {
         return exec_err!(

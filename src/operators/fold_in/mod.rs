@@ -39,8 +39,7 @@ impl Operator for FoldInOperator {
             "Vectors of users who were not there when `factorize(.., method => 'als')` found those of the items, or who have done more \
 since: each is the minimum of the same loss while the items stand still, so nothing is trained anew. Give the arguments that \
 factorize was given. Items without a vector do not count; a user without any item that has one gets none. To fold in new items, \
-change the roles of users and items (with ratings, only users fold in). The mean of ratings is that of the rows given: give \
-enough of them for it to be the one of training.
+change the roles of users and items (with ratings, only users fold in).
 
 Result: the user under its own name and type, and `vector`.",
             "fold_in(interactions, item_vectors => .. [, name => value ..])",

@@ -3,10 +3,14 @@
 use datafusion::common::{Result, plan_err};
 use datafusion::logical_expr::planner::RelationPlannerContext;
 use datafusion::logical_expr::{Documentation, LogicalPlan};
+use datafusion::sql::sqlparser::ast::Query;
 
-use super::arguments::Arguments;
+use super::arguments::{Arguments, planned};
+use super::input::Input;
 use super::planner::{OPERATORS, Operator};
 use super::template;
+
+const NAME: &str = "fuse";
 
 /// `FROM fuse(lists, ..)`
 #[derive(Debug)]
@@ -26,7 +30,8 @@ const PLACES: &str = "
 places AS (
     SELECT model, user_id, item_id, $best($value) AS $value
     FROM fused_lists
-    WHERE model IS NOT NULL AND user_id IS NOT NULL AND item_id IS NOT NULL AND $value IS NOT NULL
+    WHERE model IS NOT NULL AND user_id IS NOT NULL AND item_id IS NOT NULL
+        AND abs(CAST($value AS DOUBLE)) < CAST('Infinity' AS DOUBLE)
     GROUP BY model, user_id, item_id
 ),";
 
@@ -83,7 +88,7 @@ WHERE rank <= $k";
 
 impl Operator for FuseOperator {
     fn name(&self) -> &'static str {
-        "fuse"
+        NAME
     }
 
     fn relation_arguments(&self) -> &'static [&'static str] {
@@ -104,7 +109,7 @@ of the list's model and added over the models; an item that a list does not have
 | `max` | score over the largest absolute score of the list |
 | `chain` | nothing is added: a user gets the list of the model that weighs most, then what the next has beside it, and so on; models of one weight follow by name. For fallbacks, such as popular items for whom no model has enough. The score is `1 / rank` |
 
-Where all scores of a list are equal (`zscore`) or 0 (`norm`, `max`) its items are worth 0. Rows with a NULL count as if they were not there, and an item that a list has twice counts with the better of its places. Give lists that are longer than the one that is to come out.
+Where all scores of a list are equal (`zscore`) or 0 (`norm`, `max`) its items are worth 0. Rows with a NULL, or with a rank or score that is NaN or infinite, count as if they were not there, and an item that a list has twice counts with the better of its places. Give lists that are longer than the one that is to come out.
 
 Result: `user_id, item_id, score, rank`, equal scores ordered by the smaller item.",
             "fuse(lists [, name => value ..])",
@@ -129,6 +134,9 @@ Result: `user_id, item_id, score, rank`, equal scores ordered by the smaller ite
             );
         };
         let weights = arguments.query("weights")?;
+        if let Some(weights) = &weights {
+            check(weights, "weights", &["model", "weight"], context)?;
+        }
         let methods: Vec<(&str, Option<&str>)> =
             METHODS.iter().map(|(name, worth)| (*name, Some(*worth))).chain([("chain", None)]).collect();
         let worth = arguments.choice("method", &methods, context)?.unwrap_or(Some(METHODS[0].1));
@@ -142,8 +150,25 @@ Result: `user_id, item_id, score, rank`, equal scores ordered by the smaller ite
         let c = format!("CAST({} AS DOUBLE)", c.unwrap_or(60.0));
         let query = worth.map_or_else(|| CHAIN.to_owned(), |worth| QUERY.replace("$worth", worth));
         let (value, best) = if is_rrf || worth.is_none() { ("rank", "min") } else { ("score", "max") };
+        check(&lists, "lists", &["model", "user_id", "item_id", value], context)?;
         let places = PLACES.replace("$value", value).replace("$best", best);
         let sql = query.replace("$places", &places).replace("$k", &k.to_string()).replace("$c", &c);
         template::plan(&sql, vec![("fused_lists", Some(lists)), ("fused_weights", weights)], context)
+    }
+}
+
+/// Sees that the relation given for an argument has these columns, the last of which is a number.
+fn check(
+    relation: &Query,
+    argument: &'static str,
+    columns: &[&str],
+    context: &mut dyn RelationPlannerContext,
+) -> Result<()> {
+    let input = Input::new(NAME, argument, planned(Box::new(relation.clone()), context)?);
+    let names = input.names();
+    let places: Vec<usize> = columns.iter().filter_map(|column| names.iter().position(|name| name == column)).collect();
+    match places[..] {
+        [.., last] if places.len() == columns.len() && input.is_number(last) => Ok(()),
+        _ => plan_err!("{}", input.wants(&format!("columns {}, the last a number", columns.join(", ")))),
     }
 }

@@ -15,7 +15,7 @@ use object_store::ObjectStore;
 use object_store::buffered::BufWriter;
 use object_store::path::Path;
 
-use super::WrittenFile;
+use super::{SCORE, WrittenFile};
 
 /// A file is closed and the next begun when it has grown to this; object stores copy files of up to 5 GB at once.
 const FILE_BYTES: usize = 1 << 30;
@@ -85,6 +85,7 @@ impl PartitionFiles {
             .map_err(|e| DataFusionError::Execution(format!("'{path}' cannot name a file: {e}")))?;
         let properties = WriterProperties::builder()
             .set_compression(Compression::ZSTD(ZstdLevel::try_new(1)?))
+            .set_column_dictionary_enabled(SCORE.into(), false)
             .set_created_by(concat!("lakeside ", env!("CARGO_PKG_VERSION")).to_owned())
             .build();
         let object = BufWriter::new(Arc::clone(&self.store), location);
