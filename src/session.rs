@@ -159,7 +159,8 @@ pub fn context(
     Ok(context)
 }
 
-/// How files are written where a statement does not say.
+/// How files are written where a statement does not say. Columns can only be told by their names here, so a `score` that is not
+/// of an operator has no dictionary either; `OPTIONS ('format.dictionary_enabled::score' 'true')` of COPY gives it one.
 fn table_options(config: &SessionConfig) -> TableOptions {
     let mut options = TableOptions::default_from_session_config(config.options());
     let scores = ParquetColumnOptions { dictionary_enabled: Some(false), ..Default::default() };

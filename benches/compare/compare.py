@@ -84,7 +84,7 @@ class Bench:
 
     def walk(self, data: str) -> Command:
         events = f"SELECT item_id, user_id, rating FROM '{self.data / data}/'"
-        walk = f"SELECT * FROM neighbors(({events}), metric => 'rp3beta', k => 1000)"
+        walk = f"SELECT * FROM neighbors(({events}), metric => 'walk', k => 1000)"
         return lambda out: self.sql(f"COPY ({walk}) TO '{out}'")
 
     def vectors(self, data: str) -> Command:
@@ -195,7 +195,7 @@ def cost(bench: Bench) -> list[Row]:
 def models(bench: Bench) -> list[Row]:
     implicit, vectors = package("implicit"), "vectors_d20m.parquet"
     return [
-        Row("walk_d20m", "rp3beta top-1000, 16.6 M interactions", bench.walk("d20m"), bench.similar("d20m"),
+        Row("walk_d20m", "walk top-1000, 16.6 M interactions", bench.walk("d20m"), bench.similar("d20m"),
             "lakeside, cosine top-50", [Goal("longer", 1.5)], ["d20m"]),
         Row("als_d20m", "implicit ALS, 64 factors, 5 iterations, 16.6 M interactions", bench.vectors("d20m"),
             bench.peer("als", "implicit", "d20m", 64), implicit, [Goal("faster", 2, 4), Goal("memory")], ["d20m"]),

@@ -130,13 +130,14 @@ pub fn factorize(users: &Csr, items: &Csr, settings: &Settings, go_on: impl Fn()
 /// Vectors of users that were not there when those of items were found: each at its minimum while the items stand still.
 pub fn fold_in(users: &Csr, items: &Vectors, settings: &Settings) -> Vectors {
     let mut x = Vectors::zeros(users.rows(), items.factors);
+    // The mean of ratings is in the items' vectors.
     improve(&mut x, users, items, settings, (Side::Users, 0.0));
     x
 }
 
 /// What each of a user's items adds to the user's score of an item, at the minimum of the user's vector (Hu, Koren and Volinsky
 /// 2008, section 5): with `A` the matrix of the user's equation, `c_i (y_i · A⁻¹ y_j)`. With ratings, what they are above the
-/// item's bias takes the place of the confidence.
+/// last number of the item's vector, `μ + b_i`, takes the place of the confidence.
 pub struct Reasons<'a> {
     items: &'a Vectors,
     square: Vec<f32>,
@@ -165,6 +166,7 @@ impl<'a> Reasons<'a> {
             square: &[],
             settings,
             side: Side::Users,
+            // It is in the items' vectors.
             mean: 0.0,
         };
         let mut equation = Equation::default();

@@ -33,7 +33,7 @@ impl Index {
             return Self { groups: vec![Candidates::new(vectors, count, nearness)], middles: None };
         }
         let looked_at = ((groups as f64 * share).ceil() as usize).clamp(1, groups);
-        // Inner products would draw all candidates to the longest middle, so that these are grouped by direction, too. A query
+        // Inner products would draw all candidates to the longest middle, so they are grouped by direction. A query
         // then meets each group's mean: of directions where lengths do not count, else of the vectors, so that groups of
         // long ones come first.
         let (near, mean_of_directions) = match nearness {

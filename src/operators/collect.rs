@@ -96,11 +96,10 @@ impl Chunk {
         if let Some(spilled) = &self.spilled {
             for &(at, rows) in &spilled.pieces {
                 let column_at = |column: usize| at + (column * rows * size_of::<u32>()) as u64;
-                let row = spilled.file.read::<u32>(column_at(row), rows)?;
-                let column = spilled.file.read::<u32>(column_at(column), rows)?;
-                let weights = if spilled.weighted { rows } else { 0 };
-                let weights = spilled.file.read::<f32>(column_at(self.distinct.len()), weights)?;
-                visit((&row, &column, &weights));
+                let codes = |column| spilled.file.read::<u32>(column_at(column), rows);
+                let weighted = if spilled.weighted { rows } else { 0 };
+                let weights = spilled.file.read::<f32>(column_at(self.distinct.len()), weighted)?;
+                visit((&codes(row)?, &codes(column)?, &weights));
             }
         }
         self.pieces.iter().for_each(|p| visit((&p.codes[row], &p.codes[column], &p.weights)));

@@ -219,7 +219,7 @@ fn parse_override(setting: &str, known: &BTreeMap<String, ScalarValue>) -> Resul
         let names: Vec<&str> = known.keys().map(String::as_str).collect();
         let near = nearest(name, &names).map_or(String::new(), |near| format!(", did you mean '{near}'?"));
         let set = if names.is_empty() { "none".to_owned() } else { names.join(", ") };
-        return Err(Error::Usage(format!("--var {name}: the project has no such variable{near}; it has {set}")));
+        return Err(Error::Usage(format!("the project has no variable '{name}'{near}; it has {set}")));
     }
     Ok((name.to_owned(), parse_value(value)))
 }

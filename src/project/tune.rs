@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Instant;
 
-use datafusion::arrow::array::{ArrayRef, Float64Array, Int32Array, StringArray};
+use datafusion::arrow::array::{ArrayRef, Float64Array, Float64Builder, Int32Array, ListBuilder, StringArray};
 use datafusion::arrow::datatypes::{Field, Schema};
 use datafusion::arrow::record_batch::RecordBatch;
 use datafusion::common::{DataFusionError, ScalarValue, exec_err};
@@ -25,7 +25,8 @@ use crate::session::{Limits, Session};
 pub const TRIALS: &str = "trials";
 
 /// The columns of the table beside the variables.
-const COLUMNS: [&str; 8] = ["trial", "value", "ci_low", "ci_high", "seconds", "steps_made", "steps_kept", "error"];
+const COLUMNS: [&str; 9] =
+    ["trial", "value", "ci_low", "ci_high", "fold_values", "seconds", "steps_made", "steps_kept", "error"];
 
 /// The most combinations that are looked at.
 const MOST: usize = 1_000_000;
@@ -69,6 +70,8 @@ pub struct Trial {
     pub values: Vec<ScalarValue>,
     /// What it is worth.
     pub worth: Result<Worth>,
+    /// What it is worth in each fold that was done, in the order of folds.
+    fold_values: Vec<f64>,
     /// The time that it took.
     pub seconds: f64,
     /// How many steps it has made.
@@ -227,7 +230,8 @@ impl Tuning {
         }
         let worth = failed.map_or_else(|| Ok(mean(&worths)), Err);
         let seconds = start.elapsed().as_secs_f64();
-        self.done.push(Trial { number, values, worth, seconds, made, kept });
+        let fold_values = worths.iter().map(|worth| worth.value).collect();
+        self.done.push(Trial { number, values, worth, fold_values, seconds, made, kept });
         self.publish().await?;
         Ok(self.done.last())
     }
@@ -354,6 +358,9 @@ impl Tuning {
         columns.push(("value".to_owned(), worth(&|worth| Some(worth.value))));
         columns.push(("ci_low".to_owned(), worth(&|worth| worth.interval.map(|ends| ends.0))));
         columns.push(("ci_high".to_owned(), worth(&|worth| worth.interval.map(|ends| ends.1))));
+        let mut folds = ListBuilder::new(Float64Builder::new());
+        self.done.iter().for_each(|trial| folds.append_value(trial.fold_values.iter().map(|value| Some(*value))));
+        columns.push(("fold_values".to_owned(), Arc::new(folds.finish())));
         let seconds = self.done.iter().map(|trial| trial.seconds);
         columns.push(("seconds".to_owned(), Arc::new(Float64Array::from_iter_values(seconds))));
         columns.push(("steps_made".to_owned(), numbers(&|trial| trial.made)));

@@ -49,7 +49,7 @@ fn a_variable_can_be_overridden() {
     let project = shop();
     project.run("run", &["--var", "least=2"]).ok();
     assert_eq!(project.sql("SELECT count(*) AS n FROM purchases").ok().stdout, "n\n2\n");
-    project.run("run", &["--var", "lest=2"]).failed(2, &["no such variable", "did you mean 'least'?"]);
+    project.run("run", &["--var", "lest=2"]).failed(2, &["the project has no variable 'lest', did you mean 'least'?"]);
     project.run("run", &["--var", "least"]).failed(2, &["--var name=value"]);
 }
 
@@ -198,6 +198,27 @@ fn the_shipped_project_is_right_and_deterministic() {
     for ((name, one), (_, three)) in one.iter().zip(&three) {
         assert!(one == three, "{name} differs between 1 and 3 threads");
     }
+}
+
+/// What the README says of a new model: one file, and one more SELECT, put it beside the others.
+#[test]
+fn a_model_is_one_file() {
+    let readme = std::fs::read_to_string(root().join("README.md")).unwrap();
+    let (_, about) = readme.split_once("A model is a table, and so one SQL file").unwrap();
+    let mut queries = about.split("```sql\n").skip(1).map(|rest| rest.split_once("```").unwrap().0);
+    let (model, lists) = (queries.next().unwrap(), queries.next().unwrap());
+    let work = tempfile::TempDir::new().unwrap();
+    let (folder, lake) = (work.path().join("sql"), work.path().join("lake"));
+    project_at(&folder, &format!("{}/sample-data/", root().display()), lake.to_str().unwrap());
+    std::fs::write(folder.join("5_evaluate/train_overlap.sql"), model).unwrap();
+    let trial = folder.join("5_evaluate/trial_lists.sql");
+    let others = std::fs::read_to_string(&trial).unwrap();
+    std::fs::write(&trial, others + lists).unwrap();
+    let folder = folder.to_str().unwrap();
+    run(&["run", folder, "--select", "models"]).ok();
+    let query = "SELECT count(*) AS n, sum(CAST(model = 'by_overlap' AND recall > 0.01 AS INT)) AS new FROM models";
+    let answer = run(&["sql", "--project", folder, "--format", "csv", "-c", query]).ok();
+    assert_eq!(answer.stdout, "n,new\n8,1\n");
 }
 
 /// Neither the order of input rows nor the number of threads changes a bit of a result.

@@ -117,6 +117,7 @@ fn options_come_before_the_project_s_settings() {
     // The mean of value + 1 and value + 3, 1.96 standard errors to either side.
     let columns = "a, value, round(ci_low, 4), round(ci_high, 4), steps_made, steps_kept";
     assert_eq!(trials(&project, columns), ["2,-8.5,-10.46,-6.54,4,4", "3,-0.5,-2.46,1.46,2,6"]);
+    assert_eq!(trials(&project, "fold_values[1], fold_values[2]"), ["-9.5,-7.5", "-1.5,0.5"]);
     project.run("tune", &["--vary", "a=4", "--folds", "fold=10"]).ok();
     assert_eq!(trials(&project, "a, value, ci_low"), ["4,-0.5,"]);
     // What is kept of [tune] is what no option names, and an interval that the objective gives counts.
@@ -172,6 +173,7 @@ fn a_failed_trial_stops_no_other() {
     // One fold of two: the trial has no value.
     let ran = tune(&project, &["--vary", "b=0,10", "--folds", "a=3,2"]);
     ran.failed(1, &["Divide by zero", "all trials failed"]);
+    assert_eq!(trials(&project, "array_length(fold_values)"), ["1", "1"]);
 }
 
 #[test]
@@ -225,8 +227,8 @@ fn wrong_use_is_told() {
     project.run("tune", &["--vary", "a=1"]).failed(2, &["give --objective 'SELECT value ..'"]);
     let wrong = |more: &[&str], said: &[&str]| drop(tune(&project, more).failed(2, said));
     wrong(&[], &["give --vary name=value,value, or set [tune.vary]"]);
-    wrong(&["--vary", "leest=1,2"], &["no such variable, did you mean 'least'?"]);
-    wrong(&["--vary", "a=1", "--folds", "fould=1"], &["no such variable, did you mean 'fold'?"]);
+    wrong(&["--vary", "leest=1,2"], &["the project has no variable 'leest', did you mean 'least'?"]);
+    wrong(&["--vary", "a=1", "--folds", "fould=1"], &["the project has no variable 'fould', did you mean 'fold'?"]);
     wrong(&["--vary", "a=1,x"], &["'a=1,x': write name=value,value with values of one type"]);
     wrong(&["--vary", "a"], &["'a': write name=value,value"]);
     wrong(&["--vary", "a=1,2", "--folds", "a=3"], &["variable 'a' is both varied and makes folds"]);

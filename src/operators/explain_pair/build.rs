@@ -136,7 +136,7 @@ impl ExplainTask {
                 let width = if table.ids.is_empty() { 3 } else { table.vectors.factors };
                 let Some(settings) = Settings::of_vectors(width, feedback, regularization) else {
                     return exec_err!(
-                        "{NAME}: vectors of ratings end with two biases, so they have three numbers at least"
+                        "{NAME}: vectors of ratings end with 1 and a bias, so they have three numbers at least"
                     );
                 };
                 let implicit = feedback != Feedback::Explicit;

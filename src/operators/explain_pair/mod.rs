@@ -44,7 +44,7 @@ most to it or take most from it.
 | --- | --- | --- |
 | `item_neighbors` | an item `i` of the user's history | `weight(u, i) * score(i, item)` |
 | `user_neighbors` | a neighbor `v` of the user who has the item | `score(u, v) * weight(v, item)` |
-| `item_vectors` of `factorize(.., method => 'als')` | an item `i` of the user's history | `c_i y_i' A^-1 y_item`, with `A = Y'Y + Y'(C - 1)Y + regularization` of the user (Hu, Koren and Volinsky 2008, section 5); with ratings, what they are above the mean and the item's bias, which is the last number of its vector, takes the place of `c_i`. Give the arguments that factorize was given |
+| `item_vectors` of `factorize(.., method => 'als')` | an item `i` of the user's history | `c_i y_i' A^-1 y_item`, with `A = Y'Y + Y'(C - 1)Y + regularization` of the user (Hu, Koren and Volinsky 2008, section 5); with ratings, what they are above the last number of the item's vector, `mean + b_i`, takes the place of `c_i`. Give the arguments that factorize was given |
 
 Without a limit reached, the reasons of a pair add up to its score (with ratings, to what it is above mean and bias): exactly so where the user's vector is one of \
 `fold_in`, nearly so with those of `factorize`, whose items have moved once more after the users.

@@ -87,7 +87,7 @@ impl Task for FoldInTask {
             return internal_err!("vectors of no numbers");
         };
         if self.feedback == Feedback::Explicit && (1..3).contains(&items.vectors.factors) {
-            return exec_err!("{NAME}: vectors of ratings end with two biases, so they have three numbers at least");
+            return exec_err!("{NAME}: vectors of ratings end with 1 and a bias, so they have three numbers at least");
         }
         let (user_type, schema) = (self.user_type.clone(), self.schema());
         let value_type = self.columns.types[0].clone();

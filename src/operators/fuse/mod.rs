@@ -48,7 +48,7 @@ summed AS (
     SELECT user_id, item_id, CAST(sum(CAST(worth * weight AS DECIMAL(38, 15))) AS DOUBLE) AS score
     FROM worth
     JOIN fused_weights USING (model)
-    WHERE weight IS NOT NULL
+    WHERE abs(CAST(weight AS DOUBLE)) < CAST('Infinity' AS DOUBLE)
     GROUP BY user_id, item_id
 )
 SELECT
@@ -66,7 +66,7 @@ fused_weights AS (SELECT DISTINCT model, 1.0 AS weight FROM fused_lists),$places
 turns AS (
     SELECT model, row_number() OVER (ORDER BY weight DESC, model) AS turn
     FROM fused_weights
-    WHERE weight IS NOT NULL
+    WHERE abs(CAST(weight AS DOUBLE)) < CAST('Infinity' AS DOUBLE)
 ),
 placed AS (
     SELECT user_id, item_id, row_number() OVER (PARTITION BY user_id ORDER BY turn, rank, item_id) AS place
@@ -121,7 +121,7 @@ Result: `user_id, item_id, score, rank`, equal scores ordered by the smaller ite
         )
         .with_argument("lists", "Columns model, user_id, item_id, rank (for rrf and chain) and score (for the others).")
         .with_argument("method", "One of the above. Default 'rrf'.")
-        .with_argument("weights", "Columns model and weight; models without a row are left out. Default: every model weighs 1.")
+        .with_argument("weights", "Columns model and weight; models without a row, or whose weight is NULL, NaN or infinite, are left out. Default: every model weighs 1.")
         .with_argument("k", "Items per user, at least 1. Default 20.")
         .with_argument("c", "For rrf: how little the first places stand out, at least 0. Default 60.")
         .build()
@@ -130,7 +130,7 @@ Result: `user_id, item_id, score, rank`, equal scores ordered by the smaller ite
     fn plan(&self, mut arguments: Arguments, context: &mut dyn RelationPlannerContext) -> Result<LogicalPlan> {
         let Some(lists) = arguments.query("lists")? else {
             return plan_err!(
-                "fuse: argument 'lists' is missing; give rows of model, user_id, item_id, rank and score"
+                "{NAME}: argument 'lists' is missing; give rows of model, user_id, item_id, rank and score"
             );
         };
         let weights = arguments.query("weights")?;
@@ -144,7 +144,7 @@ Result: `user_id, item_id, score, rank`, equal scores ordered by the smaller ite
         let c = arguments.number("c", 0.0..=f64::INFINITY, context)?;
         let is_rrf = worth == Some(METHODS[0].1);
         if c.is_some() && !is_rrf {
-            return plan_err!("fuse: argument 'c' belongs to the method rrf");
+            return plan_err!("{NAME}: argument 'c' belongs to the method rrf");
         }
         arguments.finish()?;
         let c = format!("CAST({} AS DOUBLE)", c.unwrap_or(60.0));
@@ -157,7 +157,8 @@ Result: `user_id, item_id, score, rank`, equal scores ordered by the smaller ite
     }
 }
 
-/// Sees that the relation given for an argument has these columns, the last of which is a number.
+/// Sees that the relation given for an argument has these columns, the last of which is a number. The relation is planned for
+/// this alone; the template plans it again, under a name.
 fn check(
     relation: &Query,
     argument: &'static str,
@@ -168,7 +169,7 @@ fn check(
     let names = input.names();
     let places: Vec<usize> = columns.iter().filter_map(|column| names.iter().position(|name| name == column)).collect();
     match places[..] {
-        [.., last] if places.len() == columns.len() && input.is_number(last) => Ok(()),
+        [.., last] if places.len() == columns.len() && input.data_type(last).is_numeric() => Ok(()),
         _ => plan_err!("{}", input.wants(&format!("columns {}, the last a number", columns.join(", ")))),
     }
 }

@@ -136,8 +136,7 @@ fn settings(arguments: &mut Arguments, context: &mut dyn RelationPlannerContext)
         max_features,
         weighting: weighting.unwrap_or(Weighting::None),
         alpha: alpha.unwrap_or(if metric == Metric::AsymmetricCosine { 0.5 } else { 1.0 }),
-        // With 1, rp3beta hardly shows anything that is popular: half (Gowalla) or a fifth (online retail) of
-        // the recall that is there with 0.3.
+        // With 1, as for tversky, rp3beta would hardly ever find what is popular.
         beta: beta.unwrap_or(if metric == Metric::Rp3beta { 0.3 } else { 1.0 }),
         walk,
     })

@@ -83,9 +83,11 @@ impl PartitionFiles {
         let path = if folder.is_empty() { file } else { format!("{folder}/{file}") };
         let location = Path::parse(format!("{}/{path}", self.folder))
             .map_err(|e| DataFusionError::Execution(format!("'{path}' cannot name a file: {e}")))?;
+        let scores = self.schema.field_with_name(SCORE);
+        let has_scores = scores.is_ok_and(|field| field.data_type().is_floating());
         let properties = WriterProperties::builder()
             .set_compression(Compression::ZSTD(ZstdLevel::try_new(1)?))
-            .set_column_dictionary_enabled(SCORE.into(), false)
+            .set_column_dictionary_enabled(SCORE.into(), !has_scores)
             .set_created_by(concat!("lakeside ", env!("CARGO_PKG_VERSION")).to_owned())
             .build();
         let object = BufWriter::new(Arc::clone(&self.store), location);

@@ -29,8 +29,8 @@ use serde::{Deserialize, Serialize};
 use self::files::PartitionFiles;
 pub use self::node::WriteNode;
 
-/// What operators call scores: nearly all are distinct, so files have no dictionary of them, which would be larger than what
-/// it stands for, and take a third of the time that writing takes.
+/// What operators call scores. Hardly two are equal, so files have no dictionary of them, which would be larger than what it
+/// stands for, and take a third of the time that writing takes.
 pub const SCORE: &str = "score";
 
 /// Where the files of one table go.
