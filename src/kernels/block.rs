@@ -161,6 +161,9 @@ impl<C: Copy + Default> Cells<C> {
     }
 
     /// Visits what [`Cells::add`] reached with this row, each row of the block once, and empties it.
+    ///
+    /// Of the rows that a column has the last come first: where entities have few features in common they differ by their
+    /// norms, and those of the last are the smallest, so that the best come early and most others are refused.
     pub fn take_reached<V: Value>(
         &mut self,
         row: &[u64],
@@ -172,7 +175,7 @@ impl<C: Copy + Default> Cells<C> {
     {
         for at in 0..row.len() {
             let (from, to) = segment(row, positions, block, at);
-            for &j in &block.members[from..to] {
+            for &j in block.members[from..to].iter().rev() {
                 let cell = std::mem::take(&mut self.cells[usize::from(j)]);
                 if !cell.is_empty() {
                     visit(usize::from(j), cell);

@@ -20,6 +20,14 @@ impl Value for u8 {
     }
 }
 
+/// Whole numbers from 0 to 65,535.
+impl Value for u16 {
+    #[inline(always)]
+    fn of(value: f32) -> Self {
+        value as u16
+    }
+}
+
 impl Value for f32 {
     #[inline(always)]
     fn of(value: f32) -> Self {
@@ -95,10 +103,10 @@ impl Cell<f32> for Dot {
     }
 }
 
-impl Cell<u8> for WholeDot {
+impl<V: Value + Into<u32>> Cell<V> for WholeDot {
     #[inline(always)]
-    fn add(&mut self, a: u8, b: u8) {
-        self.0 += u32::from(a) * u32::from(b);
+    fn add(&mut self, a: V, b: V) {
+        self.0 += a.into() * b.into();
     }
     #[inline(always)]
     fn is_empty(&self) -> bool {

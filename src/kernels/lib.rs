@@ -19,6 +19,7 @@ pub mod likeness;
 pub mod lists;
 pub mod metric;
 pub mod nearest;
+mod offers;
 pub mod panels;
 pub mod predict;
 pub mod prefetch;

@@ -23,7 +23,9 @@ pub(super) enum Encoding {
     /// Each is 1, or the metric does not look at them.
     Ones,
     /// Whole numbers up to 255; products are multiplied by the unit.
-    Whole { unit: f64 },
+    Bytes { unit: f64 },
+    /// Whole numbers up to 65,535; likewise.
+    Words { unit: f64 },
     /// Singles.
     Single,
 }
@@ -256,17 +258,21 @@ impl Similarity {
 
     /// Chooses the encoding; weights become the whole numbers that stand for them.
     fn encode(&mut self, steps: Steps) -> Result<(), Error> {
-        let longest = self.offsets.windows(2).map(|bounds| bounds[1] - bounds[0]).max().unwrap_or(0) as u64;
-        let fits = |largest: u32| longest * u64::from(largest).pow(2) <= u64::from(u32::MAX);
-        self.encoding = match steps.whole().filter(|(_, largest)| fits(*largest)) {
+        // No sum of products is above the larger sum of squares.
+        let norm = self.norm.iter().copied().fold(0.0, f64::max);
+        let squares = if self.settings.metric == Metric::Euclidean { norm } else { norm.powi(2) };
+        // Squares of roots are exact but for rounding, which half of what 32 bits hold is far from.
+        let fits = |factor: f32| squares * f64::from(factor).powi(2) <= f64::from(u32::MAX / 2);
+        self.encoding = match steps.whole().filter(|(factor, _)| fits(*factor)) {
             // Three sums of doubles are what Pearson needs in any case.
             _ if self.settings.metric == Metric::Pearson => Encoding::Single,
             _ if steps.ones() => Encoding::Ones,
-            Some((factor, _)) => {
+            Some((factor, largest)) => {
                 if factor != 1.0 {
                     self.update_rows(&|row| weighting::update(row, |_, value| value * factor))?;
                 }
-                Encoding::Whole { unit: f64::from(factor).powi(-2) }
+                let unit = f64::from(factor).powi(-2);
+                if largest <= u8::MAX.into() { Encoding::Bytes { unit } } else { Encoding::Words { unit } }
             }
             None => Encoding::Single,
         };

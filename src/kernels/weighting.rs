@@ -212,11 +212,11 @@ impl Steps {
         self.joined == Some(FINEST as u32) && self.smallest == self.largest
     }
 
-    /// The power of two by which values become whole numbers up to 255, and the largest of these; `None` if there is none.
+    /// The power of two by which values become whole numbers up to 65,535, and the largest of these; `None` if there is none.
     pub fn whole(self) -> Option<(f32, u32)> {
         let shift = self.joined?.trailing_zeros().min(4);
         let largest = self.largest >> shift;
-        (largest <= 255).then(|| (FINEST / (1u32 << shift) as f32, largest))
+        (largest <= u16::MAX.into()).then(|| (FINEST / (1u32 << shift) as f32, largest))
     }
 }
 
@@ -235,7 +235,9 @@ mod tests {
         assert_eq!(whole(&[1.0, 255.0, 0.0]), Some((1.0, 255)));
         assert_eq!(whole(&[4.0, 8.0]), Some((1.0, 8)));
         assert_eq!(whole(&[0.0625, 15.9375]), Some((16.0, 255)));
-        for inexact in [[0.1, 1.0], [1.0, 256.0], [-1.0, 1.0], [0.5, 128.0], [1e30, 1.0], [f32::MIN_POSITIVE, 1.0]] {
+        assert_eq!(whole(&[0.5, 32767.0]), Some((2.0, 65_534)));
+        for inexact in [[0.1, 1.0], [1.0, 65_536.0], [-1.0, 1.0], [0.5, 32768.0], [1e30, 1.0], [f32::MIN_POSITIVE, 1.0]]
+        {
             assert_eq!(whole(&inexact), None, "{inexact:?}");
         }
     }
