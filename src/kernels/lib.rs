@@ -11,6 +11,7 @@ pub mod cpu;
 pub mod csr;
 pub mod diversify;
 pub mod ease;
+pub mod few;
 pub mod held;
 pub mod index;
 pub mod intern;

@@ -6,10 +6,13 @@ use std::sync::Mutex;
 use std::sync::PoisonError;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
 
+use rayon::prelude::*;
+
 use super::Error;
 use super::block::{Block, Cells};
 use super::cells::{Cell, Count, Counted, Dot, Moments, Value, WholeDot};
 use super::cpu::Cpu;
+use super::few::{LANES, MOST_ROWS, Spread};
 use super::metric::{Exponents, Metric};
 use super::offers::Scorer;
 use super::similarity::{Encoding, Similarity};
@@ -130,6 +133,52 @@ impl Run<'_> {
         }
     }
 
+    /// All pairs of few rows.
+    fn few<V: Value, C: Cell<V>, N: Copy + Send + Sync, F>(
+        &self,
+        norms: &[N],
+        symmetric: bool,
+        score: F,
+    ) -> Result<usize, Error>
+    where
+        F: Fn(C, N, N) -> f64 + Copy + Send + Sync,
+    {
+        let index = self.index;
+        let entries = index.entries.read(index.block_entries(0))?;
+        let rows: Vec<&[u64]> = index.offsets.windows(2).map(|bounds| &entries[bounds[0]..bounds[1]]).collect();
+        let mut scorer = Scorer::new(self.cpu, self.found, &index.settings, norms, symmetric, score);
+        let mut work = 0;
+        for first in (0..rows.len()).step_by(LANES).filter(|&first| self.is_mine(first)) {
+            let some = &rows[first..rows.len().min(first + LANES)];
+            let spread = Spread::<V>::new(index.columns, some);
+            let meet = |j: usize| {
+                // Those that come after j.
+                let lanes = (u8::MAX as usize) << (j + 1).saturating_sub(first);
+                if self.stop.load(Relaxed) {
+                    ([C::default(); LANES], 0)
+                } else {
+                    spread.meet(self.cpu, rows[j], lanes as u8)
+                }
+            };
+            let sums: Vec<_> = (0..first + some.len() - 1).into_par_iter().with_max_len(1).map(meet).collect();
+            for lane in 0..some.len() {
+                let i = first + lane;
+                let cells: Vec<C> = sums[..i].iter().map(|(sums, _)| sums[lane]).collect();
+                scorer.begin(i);
+                scorer.score_all::<V, C>(i, 0, &cells);
+                scorer.end(i);
+            }
+            work += sums.iter().map(|(_, common)| common).sum::<usize>();
+        }
+        scorer.deliver();
+        Ok(work)
+    }
+
+    /// Whether a row is to be searched.
+    fn is_mine(&self, row: usize) -> bool {
+        self.mine[row / ROWS_AT_ONCE % self.mine.len()]
+    }
+
     /// Every block with itself and with the rows of all blocks after it.
     fn blocks<V: Value, C: Cell<V>, N: Copy + Send + Sync, F>(
         &self,
@@ -141,6 +190,9 @@ impl Run<'_> {
         F: Fn(C, N, N) -> f64 + Copy + Send + Sync,
     {
         let index = self.index;
+        if index.blocks.len() == 2 && index.entities() <= MOST_ROWS {
+            return self.few(norms, symmetric, score);
+        }
         let scorer = || Scorer::new(self.cpu, self.found, &index.settings, norms, symmetric, score);
         let searcher = || Mutex::new(Searcher { run: *self, cells: Cells::new(), scorer: scorer(), work: 0 });
         let searchers: Vec<_> = (0..rayon::current_num_threads()).map(|_| searcher()).collect();
@@ -182,21 +234,20 @@ struct Searcher<'a, C, N, F> {
 }
 
 /// Rows that a thread takes at once.
-const ROWS_AT_ONCE: usize = 8;
+const ROWS_AT_ONCE: usize = LANES;
 impl<C: Copy + Default, N: Copy, F: Fn(C, N, N) -> f64> Searcher<'_, C, N, F> {
     fn work<V: Value>(&mut self, pass: &Pass<'_, V>, next: &AtomicUsize)
     where
         C: Cell<V>,
     {
-        let Run { index, mine, stop, .. } = self.run;
-        let end = index.blocks[pass.rows + 1];
-        let is_mine = |i: &usize| mine[i / ROWS_AT_ONCE % mine.len()];
-        while !stop.load(Relaxed) {
+        let run = self.run;
+        let end = run.index.blocks[pass.rows + 1];
+        while !run.stop.load(Relaxed) {
             let begin = next.fetch_add(ROWS_AT_ONCE, Relaxed);
             if begin >= end {
                 break;
             }
-            (begin..(begin + ROWS_AT_ONCE).min(end)).filter(is_mine).for_each(|i| self.row(i, pass));
+            (begin..(begin + ROWS_AT_ONCE).min(end)).filter(|i| run.is_mine(*i)).for_each(|i| self.row(i, pass));
         }
         self.scorer.deliver();
     }
