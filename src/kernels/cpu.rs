@@ -19,7 +19,7 @@ impl Cpu {
         let mut found = vec![Self::Any];
         #[cfg(target_arch = "x86_64")]
         {
-            if is_x86_feature_detected!("avx2") {
+            if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("popcnt") {
                 found.push(Self::Avx2);
             }
             let wide = is_x86_feature_detected!("avx512f") && is_x86_feature_detected!("avx512bw");
@@ -60,13 +60,13 @@ pub trait Work {
 }
 
 #[cfg(target_arch = "x86_64")]
-#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
+#[target_feature(enable = "popcnt,avx512f,avx512bw,avx512dq,avx512vl")]
 fn run_avx512<W: Work>(work: W) -> W::Output {
     work.run()
 }
 
 #[cfg(target_arch = "x86_64")]
-#[target_feature(enable = "avx2")]
+#[target_feature(enable = "avx2,popcnt")]
 fn run_avx2<W: Work>(work: W) -> W::Output {
     work.run()
 }

@@ -1,8 +1,8 @@
 //! The sums of a few long rows with one another.
 //!
 //! To find the rows of a column costs more than the sums of its pairs where these are few. So a few rows at a time are
-//! spread out over all columns, side by side, and every row before them is walked once for all of them. Products are added
-//! in the order of columns, as [`super::block::Cells`] adds them, so that sums are the same to the last bit.
+//! spread out side by side, a range of columns after the other, and every row before them is walked once for all of them.
+//! Products are added in the order of columns, as [`super::block::Cells`] adds them, so that sums are the same to the last bit.
 
 use rayon::prelude::*;
 
@@ -13,69 +13,80 @@ use super::csr::entry;
 /// Up to so many rows this is the faster way.
 pub const MOST_ROWS: usize = 32;
 /// Rows that are spread out at a time.
-pub const LANES: usize = 8;
+pub const LANES: usize = 16;
 
-/// A few rows side by side, with a place for every column.
+/// Columns that are spread out at a time: so many stay in the nearer caches.
+pub const COLUMNS: usize = 1 << 15;
+/// Columns that one task spreads out.
+const PIECE: usize = 1 << 12;
+
+/// A range of columns of a few rows, side by side.
 #[derive(Debug)]
 pub struct Spread<V> {
+    /// The first column.
+    first: usize,
     values: Vec<[V; LANES]>,
     /// A bit for each row that has the column.
-    present: Vec<u8>,
+    present: Vec<u16>,
 }
 
-/// Columns that one task fills.
-const PIECE_COLUMNS: usize = 1 << 14;
+impl<V: Value> Default for Spread<V> {
+    fn default() -> Self {
+        Self { first: 0, values: vec![[V::default(); LANES]; COLUMNS], present: vec![0; COLUMNS] }
+    }
+}
+
+/// The entries of a row in the columns from `first` on, and at most `columns` of them.
+pub fn part(row: &[u64], first: usize, columns: usize) -> &[u64] {
+    let before = |limit: usize| row.partition_point(|&e| (entry::column(e) as usize) < limit);
+    &row[before(first)..before(first + columns)]
+}
 
 impl<V: Value> Spread<V> {
-    /// Spreads out at most [`LANES`] rows of so many columns. Works on the threads of the current pool.
-    pub fn new(columns: usize, rows: &[&[u64]]) -> Self {
-        let (mut values, mut present) = (vec![[V::default(); LANES]; columns], vec![0; columns]);
-        let pieces = values.par_chunks_mut(PIECE_COLUMNS).zip(present.par_chunks_mut(PIECE_COLUMNS));
+    /// Spreads out the columns from `first` on of at most [`LANES`] rows. Works on the threads of the current pool.
+    pub fn put(&mut self, first: usize, rows: &[&[u64]]) {
+        self.first = first;
+        let pieces = self.values.par_chunks_mut(PIECE).zip(self.present.par_chunks_mut(PIECE));
         pieces.enumerate().for_each(|(piece, (values, present))| {
-            let first = piece * PIECE_COLUMNS;
+            let first = first + piece * PIECE;
+            present.fill(0);
             for (lane, row) in rows.iter().enumerate() {
-                let from = row.partition_point(|&e| (entry::column(e) as usize) < first);
-                for &e in &row[from..] {
+                for &e in part(row, first, PIECE) {
                     let column = entry::column(e) as usize - first;
-                    let Some(bits) = present.get_mut(column) else { break };
-                    *bits |= 1 << lane;
                     values[column][lane] = V::of(entry::value(e));
+                    present[column] |= 1 << lane;
                 }
             }
         });
-        Self { values, present }
     }
 
-    /// The bytes that so many columns take.
-    pub fn bytes_for(columns: usize) -> usize {
-        columns * (size_of::<[V; LANES]>() + size_of::<u8>())
-    }
-
-    /// The sums of each of these rows with another one, and how many columns those of `lanes` have in common with it.
-    pub fn meet<C: Cell<V>>(&self, cpu: Cpu, other: &[u64], lanes: u8) -> ([C; LANES], usize) {
-        cpu.run(Meeting { spread: self, other, lanes, sums: [C::default(); LANES] })
+    /// Adds products of each of these rows with another one, of which `other` is the same range of columns, to its sums, and
+    /// tells how many columns those of `lanes` have in common with it.
+    pub fn meet<C: Cell<V>>(&self, cpu: Cpu, other: &[u64], lanes: u16, sums: &mut [C; LANES]) -> usize {
+        cpu.run(Meeting { spread: self, other, lanes, sums })
     }
 }
 
 struct Meeting<'a, V, C> {
     spread: &'a Spread<V>,
     other: &'a [u64],
-    lanes: u8,
-    sums: [C; LANES],
+    lanes: u16,
+    sums: &'a mut [C; LANES],
 }
 
 impl<V: Value, C: Cell<V>> Work for Meeting<'_, V, C> {
-    type Output = ([C; LANES], usize);
+    type Output = usize;
 
     #[inline(always)]
     fn run(self) -> Self::Output {
-        let Self { spread, other, lanes, mut sums } = self;
-        let mut common = 0;
+        let Self { spread, other, lanes, sums } = self;
+        // On the stack they are kept in registers.
+        let (mut found, mut common) = (*sums, 0);
         for &e in other {
-            let column = entry::column(e) as usize;
+            let column = entry::column(e) as usize - spread.first;
             let (values, present) = (&spread.values[column], spread.present[column]);
             let value = V::of(entry::value(e));
-            for (lane, (sum, other)) in sums.iter_mut().zip(values).enumerate() {
+            for (lane, (sum, other)) in found.iter_mut().zip(values).enumerate() {
                 // Whether a column is common cannot be foreseen, so both are reckoned.
                 let mut with = *sum;
                 with.add(*other, value);
@@ -83,6 +94,7 @@ impl<V: Value, C: Cell<V>> Work for Meeting<'_, V, C> {
             }
             common += (present & lanes).count_ones() as usize;
         }
-        (sums, common)
+        *sums = found;
+        common
     }
 }

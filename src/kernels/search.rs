@@ -12,7 +12,7 @@ use super::Error;
 use super::block::{Block, Cells};
 use super::cells::{Cell, Count, Counted, Dot, Moments, Value, WholeDot};
 use super::cpu::Cpu;
-use super::few::{LANES, MOST_ROWS, Spread};
+use super::few::{COLUMNS, LANES, MOST_ROWS, Spread, part};
 use super::metric::{Exponents, Metric};
 use super::offers::Scorer;
 use super::similarity::{Encoding, Similarity};
@@ -147,23 +147,25 @@ impl Run<'_> {
         let entries = index.entries.read(index.block_entries(0))?;
         let rows: Vec<&[u64]> = index.offsets.windows(2).map(|bounds| &entries[bounds[0]..bounds[1]]).collect();
         let mut scorer = Scorer::new(self.cpu, self.found, &index.settings, norms, symmetric, score);
-        let mut work = 0;
-        for first in (0..rows.len()).step_by(LANES).filter(|&first| self.is_mine(first)) {
-            let some = &rows[first..rows.len().min(first + LANES)];
-            let spread = Spread::<V>::new(index.columns, some);
-            let meet = |j: usize| {
-                // Those that come after j.
-                let lanes = (u8::MAX as usize) << (j + 1).saturating_sub(first);
-                if self.stop.load(Relaxed) {
-                    ([C::default(); LANES], 0)
-                } else {
-                    spread.meet(self.cpu, rows[j], lanes as u8)
-                }
-            };
-            let sums: Vec<_> = (0..first + some.len() - 1).into_par_iter().with_max_len(1).map(meet).collect();
-            for lane in 0..some.len() {
-                let i = first + lane;
-                let cells: Vec<C> = sums[..i].iter().map(|(sums, _)| sums[lane]).collect();
+        let (mut spread, mut work) = (Spread::<V>::default(), 0);
+        for first in (0..rows.len()).step_by(LANES) {
+            let some = first..rows.len().min(first + LANES);
+            let mine: u16 = some.clone().filter(|&i| self.is_mine(i)).map(|i| 1 << (i - first)).sum();
+            if mine == 0 {
+                continue;
+            }
+            // Of rows j: those after j that are mine.
+            let lanes = |j: usize| mine & u16::MAX.checked_shl((j + 1).saturating_sub(first) as u32).unwrap_or(0);
+            let mut sums = vec![([C::default(); LANES], 0); some.end - 1];
+            for column in (0..index.columns).step_by(COLUMNS).take_while(|_| !self.stop.load(Relaxed)) {
+                let parts: Vec<&[u64]> = rows[..some.end].iter().map(|row| part(row, column, COLUMNS)).collect();
+                spread.put(column, &parts[some.clone()]);
+                sums.par_iter_mut().zip(&parts).enumerate().with_max_len(1).for_each(|(j, ((sums, common), row))| {
+                    *common += spread.meet(self.cpu, row, lanes(j), sums);
+                });
+            }
+            for i in some.filter(|&i| self.is_mine(i)) {
+                let cells: Vec<C> = sums[..i].iter().map(|(sums, _)| sums[i - first]).collect();
                 scorer.begin(i);
                 scorer.score_all::<V, C>(i, 0, &cells);
                 scorer.end(i);
@@ -234,7 +236,7 @@ struct Searcher<'a, C, N, F> {
 }
 
 /// Rows that a thread takes at once.
-const ROWS_AT_ONCE: usize = LANES;
+const ROWS_AT_ONCE: usize = 8;
 impl<C: Copy + Default, N: Copy, F: Fn(C, N, N) -> f64> Searcher<'_, C, N, F> {
     fn work<V: Value>(&mut self, pass: &Pass<'_, V>, next: &AtomicUsize)
     where

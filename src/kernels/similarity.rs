@@ -12,7 +12,6 @@ use super::Error;
 use super::block::{Block, Cells, MOST_ROWS};
 use super::cells::{Counted, Moments};
 use super::csr::{Csr, PIECE_ENTRIES, entry, pieces, pieces_mut};
-use super::few::{self, Spread};
 use super::metric::{Exponents, Metric, Settings};
 use super::rows::Entries;
 use super::topk::{Candidates, Floor, Outbox};
@@ -128,10 +127,8 @@ impl Similarity {
         let rows = 2 * largest * size_of::<u64>();
         let floors = offsets.len() * size_of::<Floor>();
         let thread = Cells::<Counted<Moments>>::bytes() + floors + Outbox::bytes_for(offsets.len());
-        let spread = if offsets.len() <= few::MOST_ROWS + 1 { Spread::<f32>::bytes_for(columns) } else { 0 };
         // While columns are counted and while they are filled there are counts beside the block.
         rows + Block::<f32>::bytes_for(2 * columns, largest)
-            + spread
             + threads * (thread + columns.min(largest) * size_of::<u32>())
     }
 
