@@ -66,15 +66,19 @@ class Bench:
     def sql(self, statement: str, *flags: str) -> list[str]:
         return [self.binary, "sql", "--threads", str(self.threads), *flags, "-c", statement]
 
-    def neighbors(self, data: str, metric: str = "cosine") -> str:
-        events = f"SELECT item_id, user_id, rating FROM '{self.data / data}/'"
-        return f"SELECT * FROM neighbors(({events}), metric => '{metric}', k => 50)"
+    def events(self, data: str, columns: str) -> str:
+        return f"SELECT {columns} FROM '{self.data / data}/'"
 
-    def similar(self, data: str, metric: str = "cosine", flags: Callable[[], list[str]] = list) -> Command:
-        return lambda out: self.sql(f"COPY ({self.neighbors(data, metric)}) TO '{out}'", *flags())
+    def neighbors(self, data: str, metric: str = "cosine", k: int = 50) -> str:
+        events = self.events(data, "item_id, user_id, rating")
+        return f"SELECT * FROM neighbors(({events}), metric => '{metric}', k => {k})"
+
+    def similar(self, data: str, metric: str = "cosine", k: int = 50,
+                flags: Callable[[], list[str]] = list) -> Command:
+        return lambda out: self.sql(f"COPY ({self.neighbors(data, metric, k)}) TO '{out}'", *flags())
 
     def lists(self, data: str) -> Command:
-        history = f"SELECT user_id, item_id, rating FROM '{self.data / data}/'"
+        history = self.events(data, "user_id, item_id, rating")
         near = f"SELECT item_id, neighbor_id, score FROM '{self.neighbors_file(data)}'"
         query = f"SELECT * FROM recommend(history => ({history}), item_neighbors => ({near}), k => 20)"
         return lambda out: self.sql(f"COPY ({query}) TO '{out}'")
@@ -82,19 +86,14 @@ class Bench:
     def neighbors_file(self, data: str) -> str:
         return f"neighbors_{data}.parquet"
 
-    def walk(self, data: str) -> Command:
-        events = f"SELECT item_id, user_id, rating FROM '{self.data / data}/'"
-        walk = f"SELECT * FROM neighbors(({events}), metric => 'walk', k => 1000)"
-        return lambda out: self.sql(f"COPY ({walk}) TO '{out}'")
-
     def vectors(self, data: str) -> Command:
-        events = f"SELECT user_id, item_id, rating FROM '{self.data / data}/'"
+        events = self.events(data, "user_id, item_id, rating")
         query = f"SELECT * FROM factorize(({events}), factors => 64, iterations => 5)"
         return lambda out: self.sql(f"COPY ({query}) TO '{out}'")
 
     def nearest(self, vectors: str, data: str) -> Command:
         side = "SELECT id AS {0}_id, vector FROM '{1}' WHERE side = '{0}'"
-        seen = f"SELECT user_id, item_id FROM '{self.data / data}/'"
+        seen = self.events(data, "user_id, item_id")
         query = (f"SELECT * FROM nearest(queries => ({side.format('user', vectors)}), "
                  f"candidates => ({side.format('item', vectors)}), metric => 'dot', k => 20, exclude => ({seen}))")
         return lambda out: self.sql(f"COPY ({query}) TO '{out}'")
@@ -195,8 +194,8 @@ def cost(bench: Bench) -> list[Row]:
 def models(bench: Bench) -> list[Row]:
     implicit, vectors = package("implicit"), "vectors_d20m.parquet"
     return [
-        Row("walk_d20m", "walk top-1000, 16.6 M interactions", bench.walk("d20m"), bench.similar("d20m"),
-            "lakeside, cosine top-50", [Goal("longer", 1.5)], ["d20m"]),
+        Row("walk_d20m", "walk top-1000, 16.6 M interactions", bench.similar("d20m", "walk", 1000),
+            bench.similar("d20m"), "lakeside, cosine top-50", [Goal("longer", 1.5)], ["d20m"]),
         Row("als_d20m", "implicit ALS, 64 factors, 5 iterations, 16.6 M interactions", bench.vectors("d20m"),
             bench.peer("als", "implicit", "d20m", 64), implicit, [Goal("faster", 2, 4), Goal("memory")], ["d20m"]),
         Row("nearest_d20m", "nearest top-20 of 26.7 k items for all 138 k users, 64 dimensions",
