@@ -120,6 +120,20 @@ fn an_executor_killed_when_its_stage_is_done_and_the_next_is_not_costs_time_only
     write_near(&project, 20);
     project.run("run", &[]).ok();
     let (expected, before) = (tables(&project), project.lake_files());
+    // On a busy machine the job may be over before the executor is gone; then there is another, on a new cluster.
+    let in_time = (0..5).any(|_| {
+        let in_time = kill_an_executor_that_has_shuffled(&project);
+        assert!(tables(&project) == expected, "other rows after an executor was killed");
+        in_time
+    });
+    assert!(in_time, "every job was over before the executor was killed");
+    assert!(project.lake_files() != before, "nothing new was published");
+    assert_clean(&project);
+}
+
+/// Runs the step on two executors, and kills one that has shuffled what is read by a search under way. Whether it was under
+/// way until then.
+fn kill_an_executor_that_has_shuffled(project: &TestProject) -> bool {
     let mut cluster = Cluster::start(2);
     // The third stage is the search, which is what takes long; the second has shuffled what it reads.
     let searching = || {
@@ -143,11 +157,9 @@ fn an_executor_killed_when_its_stage_is_done_and_the_next_is_not_costs_time_only
     });
     let at = executors(&cluster).iter().position(|(executor, _)| *executor == killed).unwrap();
     cluster.kill_executor(at);
-    assert_eq!(running(&cluster), Some(job), "the job was over before the executor was killed");
+    let in_time = running(&cluster) == Some(job);
     finish(run, LATE).ok();
-    assert!(tables(&project) == expected, "other rows after {killed} was killed");
-    assert!(project.lake_files() != before, "nothing new was published");
-    assert_clean(&project);
+    in_time
 }
 
 #[test]
