@@ -39,6 +39,13 @@ impl Value for f32 {
 pub trait Cell<V>: Copy + Default + Send + 'static {
     /// Adds one common column with the value `a` in row i and `b` in row j.
     fn add(&mut self, a: V, b: V);
+    /// The same without a branch, where the column may not be common; `a` is the default of its type if so.
+    #[inline(always)]
+    fn add_if(&mut self, common: bool, a: V, b: V) {
+        let mut with = *self;
+        with.add(a, b);
+        *self = if common { with } else { *self };
+    }
     /// Whether nothing was added, as far as the sums can tell.
     fn is_empty(&self) -> bool;
     /// The same sums with i and j in each other's place.
@@ -98,6 +105,10 @@ impl Cell<f32> for Dot {
         self.0 += f64::from(a) * f64::from(b);
     }
     #[inline(always)]
+    fn add_if(&mut self, _: bool, a: f32, b: f32) {
+        self.add(a, b);
+    }
+    #[inline(always)]
     fn is_empty(&self) -> bool {
         self.0 == 0.0
     }
@@ -109,6 +120,10 @@ impl<V: Value + Into<u32>> Cell<V> for WholeDot {
         self.0 += a.into() * b.into();
     }
     #[inline(always)]
+    fn add_if(&mut self, _: bool, a: V, b: V) {
+        self.add(a, b);
+    }
+    #[inline(always)]
     fn is_empty(&self) -> bool {
         self.0 == 0
     }
@@ -118,6 +133,10 @@ impl Cell<()> for Count {
     #[inline(always)]
     fn add(&mut self, (): (), (): ()) {
         self.0 += 1;
+    }
+    #[inline(always)]
+    fn add_if(&mut self, common: bool, (): (), (): ()) {
+        self.0 += u32::from(common);
     }
     #[inline(always)]
     fn is_empty(&self) -> bool {
@@ -132,6 +151,10 @@ impl Cell<f32> for Moments {
         self.ab += a * b;
         self.aa += a * a;
         self.bb += b * b;
+    }
+    #[inline(always)]
+    fn add_if(&mut self, common: bool, a: f32, b: f32) {
+        self.add(a, if common { b } else { 0.0 });
     }
     #[inline(always)]
     fn is_empty(&self) -> bool {
@@ -171,6 +194,11 @@ impl<V, C: Cell<V>> Cell<V> for Counted<C> {
     fn add(&mut self, a: V, b: V) {
         self.sums.add(a, b);
         self.count += 1;
+    }
+    #[inline(always)]
+    fn add_if(&mut self, common: bool, a: V, b: V) {
+        self.sums.add_if(common, a, b);
+        self.count += u32::from(common);
     }
     #[inline(always)]
     fn is_empty(&self) -> bool {

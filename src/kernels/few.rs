@@ -25,6 +25,7 @@ const PIECE: usize = 1 << 12;
 pub struct Spread<V> {
     /// The first column.
     first: usize,
+    /// The default where a row does not have the column.
     values: Vec<[V; LANES]>,
     /// A bit for each row that has the column.
     present: Vec<u16>,
@@ -49,6 +50,7 @@ impl<V: Value> Spread<V> {
         let pieces = self.values.par_chunks_mut(PIECE).zip(self.present.par_chunks_mut(PIECE));
         pieces.enumerate().for_each(|(piece, (values, present))| {
             let first = first + piece * PIECE;
+            values.fill([V::default(); LANES]);
             present.fill(0);
             for (lane, row) in rows.iter().enumerate() {
                 for &e in part(row, first, PIECE) {
@@ -87,10 +89,7 @@ impl<V: Value, C: Cell<V>> Work for Meeting<'_, V, C> {
             let (values, present) = (&spread.values[column], spread.present[column]);
             let value = V::of(entry::value(e));
             for (lane, (sum, other)) in found.iter_mut().zip(values).enumerate() {
-                // Whether a column is common cannot be foreseen, so both are reckoned.
-                let mut with = *sum;
-                with.add(*other, value);
-                *sum = if present >> lane & 1 == 1 { with } else { *sum };
+                sum.add_if(present >> lane & 1 == 1, *other, value);
             }
             common += (present & lanes).count_ones() as usize;
         }

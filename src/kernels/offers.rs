@@ -52,6 +52,12 @@ fn ones(mut bits: u64) -> impl Iterator<Item = usize> {
     })
 }
 
+/// As [`Floor::admits`] for a single pair: places are far away, and looked at only where scores are equal.
+#[inline(always)]
+fn beats(score: f32, floor: f32, comes_before: impl FnOnce() -> bool) -> bool {
+    score > floor || (score == floor && comes_before())
+}
+
 /// The scoring of the pairs of one entity.
 struct Scoring<'s, 'a, N, F, C, V> {
     scorer: &'s mut Scorer<'a, N, F>,
@@ -225,13 +231,12 @@ impl<'a, N: Copy, F> Scorer<'a, N, F> {
     #[inline(always)]
     fn offer(&mut self, i: usize, j: usize, score: f32, other: f32) {
         let places = self.found.order().places();
-        if self.own_floor.admits(score, places[j]) {
+        if beats(score, self.own_floor.score, || places[j] < self.own_floor.place) {
             self.best.push(score, places[j]);
             let floor = self.best.floor();
             self.own_floor = self.own_floor.max(floor);
         }
-        let floor = Floor { score: self.floor_scores[j], place: self.floor_places[j] };
-        if floor.admits(other, places[i]) {
+        if beats(other, self.floor_scores[j], || places[i] < self.floor_places[j]) {
             self.outbox.push(j, other, places[i]);
         }
     }

@@ -15,6 +15,7 @@ use datafusion::execution::SendableRecordBatchStream;
 use datafusion::execution::disk_manager::DiskManager;
 use datafusion::execution::memory_pool::MemoryReservation;
 use futures::StreamExt;
+use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 use serde_with::{DisplayFromStr, serde_as};
 use tokio::sync::Mutex;
@@ -218,12 +219,40 @@ fn number_where(
         }
     }
     let (numbering, numbers) = space.number(&counts, &ranked, out)?;
-    for &(table, column) in places {
-        for chunk in &mut tables[table] {
-            chunk.numbers[column].iter_mut().for_each(|code| *code = numbers[*code as usize]);
+    places.iter().for_each(|&(table, column)| renumber(&mut tables[table], column, &numbers));
+    Ok(numbering)
+}
+
+/// Gives the ids of a column new numbers, by old ones.
+fn renumber(chunks: &mut [Chunk], column: usize, numbers: &[u32]) {
+    let codes = chunks.iter_mut().flat_map(|chunk| &mut chunk.numbers[column]);
+    codes.for_each(|code| *code = numbers[*code as usize]);
+}
+
+/// Numbers the rows of a matrix anew, so that of those with equal counts the ones with the same first column stand side by
+/// side. Works on the threads of the current pool.
+pub fn group(chunks: &mut [Chunk], row: usize, column: usize, numbering: &mut Numbering) -> Result<()> {
+    let firsts = chunks.par_iter().map(|chunk| {
+        let (rows, columns) = (&chunk.numbers[row], &chunk.numbers[column]);
+        let mut firsts = vec![u32::MAX; rows.len()];
+        chunk.each_piece(row, column, &mut |(rows, places, _)| {
+            for (&row, &place) in rows.iter().zip(places) {
+                let first = &mut firsts[row as usize];
+                *first = columns[place as usize].min(*first);
+            }
+        })?;
+        Ok(firsts)
+    });
+    let firsts: Vec<Vec<u32>> = firsts.collect::<Result<_>>()?;
+    let mut first = vec![u32::MAX; numbering.ids.len()];
+    for (chunk, firsts) in chunks.iter().zip(firsts) {
+        for (&row, found) in chunk.numbers[row].iter().zip(firsts) {
+            first[row as usize] = first[row as usize].min(found);
         }
     }
-    Ok(numbering)
+    let numbers = numbering.group(&first)?;
+    renumber(chunks, row, &numbers);
+    Ok(())
 }
 
 #[derive(Default)]

@@ -14,6 +14,7 @@ use datafusion::common::{Result, exec_err, internal_datafusion_err, internal_err
 use datafusion::logical_expr::EmitTo;
 use datafusion::physical_plan::aggregates::group_values::{GroupValues, new_group_values};
 use datafusion::physical_plan::aggregates::order::GroupOrdering;
+use rayon::prelude::*;
 
 use crate::kernels::intern::{Texts, Words};
 
@@ -191,6 +192,29 @@ pub struct Numbering {
     pub counts: Vec<u64>,
 }
 
+impl Numbering {
+    /// Numbers ids of the same count anew, by what they are grouped by, then by id. Returns the new number of each old one.
+    pub fn group(&mut self, group: &[u32]) -> Result<Vec<u32>> {
+        // Equal counts stand together, by id: what sorts them by group and number needs no look at either.
+        let mut keys: Vec<u64> = group.iter().zip(0..).map(|(&group, old)| u64::from(group) << 32 | old).collect();
+        let count = |key: u64| self.counts[key as u32 as usize];
+        keys.chunk_by_mut(|a, b| count(*a) == count(*b)).for_each(|same| same.par_sort_unstable());
+        let grouped: Vec<u32> = keys.into_iter().map(|key| key as u32).collect();
+        self.order = grouped.iter().map(|&old| self.order[old as usize]).collect();
+        self.counts = grouped.iter().map(|&old| self.counts[old as usize]).collect();
+        let numbers = inverse(&grouped);
+        self.ids = take(&self.ids, &UInt32Array::from(grouped), None)?;
+        Ok(numbers)
+    }
+}
+
+/// Where each number stands in an order of all of them.
+fn inverse(order: &[u32]) -> Vec<u32> {
+    let mut places = vec![0; order.len()];
+    order.iter().zip(0..).for_each(|(&number, place)| places[number as usize] = place);
+    places
+}
+
 /// All ids of one kind, from several columns; columns are added, then numbered together.
 pub struct Space {
     interner: Interner,
@@ -218,15 +242,12 @@ impl Space {
         let place = places(&ids)?;
         let mut by_count: Vec<u32> = (0..ids.len() as u32).collect();
         by_count.sort_unstable_by_key(|&old| (std::cmp::Reverse(ranked[old as usize]), place[old as usize]));
-        let mut number = vec![0u32; ids.len()];
-        for (new, &old) in by_count.iter().enumerate() {
-            number[old as usize] = new as u32;
-        }
+        let numbers = inverse(&by_count);
         let order = by_count.iter().map(|&old| place[old as usize]).collect();
         let counts = by_count.iter().map(|&old| counts[old as usize]).collect();
         let ids = take(&ids, &UInt32Array::from(by_count), None)?;
         let ids = if ids.data_type() == out { ids } else { cast(&ids, out)? };
-        Ok((Numbering { ids, order, counts }, number))
+        Ok((Numbering { ids, order, counts }, numbers))
     }
 }
 
@@ -236,9 +257,5 @@ pub fn places(ids: &ArrayRef) -> Result<Vec<u32>> {
     let rows = converter.convert_columns(std::slice::from_ref(ids))?;
     let mut sorted: Vec<u32> = (0..ids.len() as u32).collect();
     sorted.sort_unstable_by(|&a, &b| rows.row(a as usize).cmp(&rows.row(b as usize)));
-    let mut place = vec![0u32; ids.len()];
-    for (at, &id) in sorted.iter().enumerate() {
-        place[id as usize] = at as u32;
-    }
-    Ok(place)
+    Ok(inverse(&sorted))
 }

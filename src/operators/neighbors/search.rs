@@ -18,7 +18,7 @@ use crate::kernels::metric::Settings;
 use crate::kernels::similarity::{Similarity, blocks};
 use crate::kernels::topk::{Candidates, Order};
 use crate::kernels::weighting::Weighting;
-use crate::operators::collect::{Chunk, LARGEST_WEIGHT, matrix, number};
+use crate::operators::collect::{Chunk, LARGEST_WEIGHT, group, matrix, number};
 use crate::operators::ids::Numbering;
 use crate::operators::node::Resources;
 use crate::operators::sorted::{fit, largest, offsets_of, spill_rows};
@@ -56,7 +56,7 @@ struct Rows {
 impl Search<'_> {
     /// The neighbors of all entities of these rows.
     pub fn run(&self, chunks: Vec<Chunk>, types: &Types) -> Result<(Candidates, Numbering)> {
-        let rows = self.timed("matrix_time", || Rows::number(chunks, types))?;
+        let rows = self.timed("matrix_time", || self.pool.install(|| Rows::number(chunks, types)))?;
         self.count("entities", rows.entities.ids.len());
         self.count("features", rows.features);
         let held: usize = rows.chunks.iter().map(Chunk::bytes).sum();
@@ -167,9 +167,13 @@ impl Search<'_> {
 impl Rows {
     fn number(chunks: Vec<Chunk>, types: &Types) -> Result<Self> {
         let mut tables = [chunks];
-        let entities = number(&mut tables, &[(0, ENTITY)], &types.ids[ENTITY], &types.out)?;
+        let mut entities = number(&mut tables, &[(0, ENTITY)], &types.ids[ENTITY], &types.out)?;
         let features = number(&mut tables, &[(0, FEATURE)], &types.ids[FEATURE], &types.ids[FEATURE])?.ids.len();
-        let [chunks] = tables;
+        let [mut chunks] = tables;
+        // Of many blocks a row of few features then meets few, and what it meets was met by the row before it.
+        if entities.ids.len() > MOST_ROWS {
+            group(&mut chunks, ENTITY, FEATURE, &mut entities)?;
+        }
         let offsets = offsets_of(&entities.counts);
         let per_entity = 2 * size_of::<usize>() + size_of::<f64>() + 2 * size_of::<u32>();
         let fixed = entities.ids.get_array_memory_size() + entities.ids.len() * per_entity;
