@@ -119,7 +119,7 @@ pub struct Cells<C> {
     cells: Box<[C; MOST_ROWS]>,
 }
 
-impl<C: Copy + Default> Cells<C> {
+impl<C: Cell> Cells<C> {
     /// Empty cells.
     pub fn new() -> Self {
         // Made on the heap; an array would go through the stack.
@@ -132,12 +132,15 @@ impl<C: Copy + Default> Cells<C> {
         MOST_ROWS * size_of::<C>()
     }
 
-    /// Adds a row's products with the rows of the block. `positions` are given where the row is of the block itself.
-    /// Returns the multiply-adds done.
-    pub fn add<V: Value>(&mut self, row: &[u64], positions: Option<&[u16]>, block: &Block<V>) -> usize
-    where
-        C: Cell<V>,
-    {
+    /// Adds a row's products with the rows of the block. `positions` are given where the row is of the block itself, and
+    /// `factor` tells what an entry of the row is multiplied as. Returns the multiply-adds done.
+    pub fn add(
+        &mut self,
+        row: &[u64],
+        positions: Option<&[u16]>,
+        block: &Block<C::Column>,
+        factor: impl Fn(u64) -> C::Row,
+    ) -> usize {
         let mut work = 0;
         for at in 0..row.len() {
             if at + AHEAD < row.len() {
@@ -146,7 +149,7 @@ impl<C: Copy + Default> Cells<C> {
                 prefetch(&block.values[from..to]);
             }
             let (from, to) = segment(row, positions, block, at);
-            let a = V::of(entry::value(row[at]));
+            let a = factor(row[at]);
             for (&j, &b) in block.members[from..to].iter().zip(&block.values[from..to]) {
                 self.cells[usize::from(j)].add(a, b);
             }
@@ -164,15 +167,13 @@ impl<C: Copy + Default> Cells<C> {
     ///
     /// Of the rows that a column has the last come first: where entities have few features in common they differ by their
     /// norms, and those of the last are the smallest, so that the best come early and most others are refused.
-    pub fn take_reached<V: Value>(
+    pub fn take_reached(
         &mut self,
         row: &[u64],
         positions: Option<&[u16]>,
-        block: &Block<V>,
+        block: &Block<C::Column>,
         mut visit: impl FnMut(usize, C),
-    ) where
-        C: Cell<V>,
-    {
+    ) {
         for at in 0..row.len() {
             let (from, to) = segment(row, positions, block, at);
             for &j in block.members[from..to].iter().rev() {
@@ -185,7 +186,7 @@ impl<C: Copy + Default> Cells<C> {
     }
 }
 
-impl<C: Copy + Default> Default for Cells<C> {
+impl<C: Cell> Default for Cells<C> {
     fn default() -> Self {
         Self::new()
     }

@@ -1,15 +1,45 @@
 //! What one pair of rows collects: encodings of values, and the sums that a score needs of them.
 
+use std::marker::PhantomData;
+
 /// The encoding in which values are multiplied; the narrowest that holds a matrix exactly is chosen for the whole of it.
 pub trait Value: Copy + Default + Send + Sync + 'static {
     /// The encoding of a value.
     fn of(value: f32) -> Self;
+    /// The value.
+    fn number(self) -> f64;
+}
+
+/// What the values of one row are multiplied as, while those of the rows that it meets are [`Value`]s.
+pub trait Factor: Copy + Default + Send + Sync + 'static {
+    /// The factor for a value in a column that has this scale.
+    fn scaled(value: f32, scale: f32) -> Self;
+}
+
+/// Where columns have no scale.
+impl<V: Value> Factor for V {
+    #[inline(always)]
+    fn scaled(value: f32, _: f32) -> Self {
+        V::of(value)
+    }
+}
+
+/// The product of two singles is exact, so that the scaled product of two values is the same from either end.
+impl Factor for f64 {
+    #[inline(always)]
+    fn scaled(value: f32, scale: f32) -> Self {
+        f64::from(value) * f64::from(scale)
+    }
 }
 
 /// Every value is 1.
 impl Value for () {
     #[inline(always)]
     fn of(_: f32) -> Self {}
+    #[inline(always)]
+    fn number(self) -> f64 {
+        1.0
+    }
 }
 
 /// Whole numbers from 0 to 255.
@@ -17,6 +47,10 @@ impl Value for u8 {
     #[inline(always)]
     fn of(value: f32) -> Self {
         value as u8
+    }
+    #[inline(always)]
+    fn number(self) -> f64 {
+        f64::from(self)
     }
 }
 
@@ -26,6 +60,10 @@ impl Value for u16 {
     fn of(value: f32) -> Self {
         value as u16
     }
+    #[inline(always)]
+    fn number(self) -> f64 {
+        f64::from(self)
+    }
 }
 
 impl Value for f32 {
@@ -33,15 +71,23 @@ impl Value for f32 {
     fn of(value: f32) -> Self {
         value
     }
+    #[inline(always)]
+    fn number(self) -> f64 {
+        f64::from(self)
+    }
 }
 
 /// The sums that one pair (i, j) collects. Its default is the state before the first common column.
-pub trait Cell<V>: Copy + Default + Send + 'static {
+pub trait Cell: Copy + Default + Send + 'static {
+    /// What values of row i are multiplied as.
+    type Row: Factor;
+    /// The encoding of values of row j.
+    type Column: Value;
     /// Adds one common column with the value `a` in row i and `b` in row j.
-    fn add(&mut self, a: V, b: V);
+    fn add(&mut self, a: Self::Row, b: Self::Column);
     /// The same without a branch, where the column may not be common; `a` is the default of its type if so.
     #[inline(always)]
-    fn add_if(&mut self, common: bool, a: V, b: V) {
+    fn add_if(&mut self, common: bool, a: Self::Row, b: Self::Column) {
         let mut with = *self;
         with.add(a, b);
         *self = if common { with } else { *self };
@@ -54,13 +100,22 @@ pub trait Cell<V>: Copy + Default + Send + 'static {
     }
 }
 
-/// The sum of products. Products of singles are exact in double precision and cannot overflow there.
+/// The sum of products of factors and values, singles at the most. These are exact in double precision and cannot overflow
+/// there.
 #[derive(Debug, Clone, Copy, Default)]
-pub struct Dot(pub f64);
+pub struct Dot<A, V> {
+    /// The sum.
+    pub sum: f64,
+    of: PhantomData<(A, V)>,
+}
 
 /// The sum of products of whole numbers.
 #[derive(Debug, Clone, Copy, Default)]
-pub struct WholeDot(pub u32);
+pub struct WholeDot<V> {
+    /// The sum.
+    pub sum: u32,
+    of: PhantomData<V>,
+}
 
 /// The number of common columns.
 #[derive(Debug, Clone, Copy, Default)]
@@ -99,25 +154,29 @@ pub struct Counted<C> {
     pub count: u32,
 }
 
-impl Cell<f32> for Dot {
+impl<A: Factor + Into<f64>, V: Value> Cell for Dot<A, V> {
+    type Row = A;
+    type Column = V;
     #[inline(always)]
-    fn add(&mut self, a: f32, b: f32) {
-        self.0 += f64::from(a) * f64::from(b);
+    fn add(&mut self, a: A, b: V) {
+        self.sum += a.into() * b.number();
     }
     #[inline(always)]
-    fn add_if(&mut self, _: bool, a: f32, b: f32) {
+    fn add_if(&mut self, _: bool, a: A, b: V) {
         self.add(a, b);
     }
     #[inline(always)]
     fn is_empty(&self) -> bool {
-        self.0 == 0.0
+        self.sum == 0.0
     }
 }
 
-impl<V: Value + Into<u32>> Cell<V> for WholeDot {
+impl<V: Value + Into<u32>> Cell for WholeDot<V> {
+    type Row = V;
+    type Column = V;
     #[inline(always)]
     fn add(&mut self, a: V, b: V) {
-        self.0 += a.into() * b.into();
+        self.sum += a.into() * b.into();
     }
     #[inline(always)]
     fn add_if(&mut self, _: bool, a: V, b: V) {
@@ -125,11 +184,13 @@ impl<V: Value + Into<u32>> Cell<V> for WholeDot {
     }
     #[inline(always)]
     fn is_empty(&self) -> bool {
-        self.0 == 0
+        self.sum == 0
     }
 }
 
-impl Cell<()> for Count {
+impl Cell for Count {
+    type Row = ();
+    type Column = ();
     #[inline(always)]
     fn add(&mut self, (): (), (): ()) {
         self.0 += 1;
@@ -144,7 +205,9 @@ impl Cell<()> for Count {
     }
 }
 
-impl Cell<f32> for Moments {
+impl Cell for Moments {
+    type Row = f32;
+    type Column = f32;
     #[inline(always)]
     fn add(&mut self, a: f32, b: f32) {
         let (a, b) = (f64::from(a), f64::from(b));
@@ -166,7 +229,9 @@ impl Cell<f32> for Moments {
     }
 }
 
-impl<const OF_ROW: bool> Cell<f32> for Weighted<OF_ROW> {
+impl<const OF_ROW: bool> Cell for Weighted<OF_ROW> {
+    type Row = f32;
+    type Column = f32;
     #[inline(always)]
     fn add(&mut self, a: f32, b: f32) {
         self.ab += a * b;
@@ -178,7 +243,9 @@ impl<const OF_ROW: bool> Cell<f32> for Weighted<OF_ROW> {
     }
 }
 
-impl Cell<f32> for SingleDot {
+impl Cell for SingleDot {
+    type Row = f32;
+    type Column = f32;
     #[inline(always)]
     fn add(&mut self, a: f32, b: f32) {
         self.0 += a * b;
@@ -189,14 +256,16 @@ impl Cell<f32> for SingleDot {
     }
 }
 
-impl<V, C: Cell<V>> Cell<V> for Counted<C> {
+impl<C: Cell> Cell for Counted<C> {
+    type Row = C::Row;
+    type Column = C::Column;
     #[inline(always)]
-    fn add(&mut self, a: V, b: V) {
+    fn add(&mut self, a: C::Row, b: C::Column) {
         self.sums.add(a, b);
         self.count += 1;
     }
     #[inline(always)]
-    fn add_if(&mut self, common: bool, a: V, b: V) {
+    fn add_if(&mut self, common: bool, a: C::Row, b: C::Column) {
         self.sums.add_if(common, a, b);
         self.count += u32::from(common);
     }

@@ -6,7 +6,7 @@
 
 use rayon::prelude::*;
 
-use super::cells::{Cell, Value};
+use super::cells::{Cell, Factor, Value};
 use super::cpu::{Cpu, Work};
 use super::csr::entry;
 
@@ -22,18 +22,18 @@ const PIECE: usize = 1 << 12;
 
 /// A range of columns of a few rows, side by side.
 #[derive(Debug)]
-pub struct Spread<V> {
+pub struct Spread<A> {
     /// The first column.
     first: usize,
     /// The default where a row does not have the column.
-    values: Vec<[V; LANES]>,
+    factors: Vec<[A; LANES]>,
     /// A bit for each row that has the column.
     present: Vec<u16>,
 }
 
-impl<V: Value> Default for Spread<V> {
+impl<A: Factor> Default for Spread<A> {
     fn default() -> Self {
-        Self { first: 0, values: vec![[V::default(); LANES]; COLUMNS], present: vec![0; COLUMNS] }
+        Self { first: 0, factors: vec![[A::default(); LANES]; COLUMNS], present: vec![0; COLUMNS] }
     }
 }
 
@@ -43,19 +43,20 @@ pub fn part(row: &[u64], first: usize, columns: usize) -> &[u64] {
     &row[before(first)..before(first + columns)]
 }
 
-impl<V: Value> Spread<V> {
-    /// Spreads out the columns from `first` on of at most [`LANES`] rows. Works on the threads of the current pool.
-    pub fn put(&mut self, first: usize, rows: &[&[u64]]) {
+impl<A: Factor> Spread<A> {
+    /// Spreads out the columns from `first` on of at most [`LANES`] rows, each entry as the factor that it is. Works on the
+    /// threads of the current pool.
+    pub fn put(&mut self, first: usize, rows: &[&[u64]], factor: impl Fn(u64) -> A + Sync) {
         self.first = first;
-        let pieces = self.values.par_chunks_mut(PIECE).zip(self.present.par_chunks_mut(PIECE));
-        pieces.enumerate().for_each(|(piece, (values, present))| {
+        let pieces = self.factors.par_chunks_mut(PIECE).zip(self.present.par_chunks_mut(PIECE));
+        pieces.enumerate().for_each(|(piece, (factors, present))| {
             let first = first + piece * PIECE;
-            values.fill([V::default(); LANES]);
+            factors.fill([A::default(); LANES]);
             present.fill(0);
             for (lane, row) in rows.iter().enumerate() {
                 for &e in part(row, first, PIECE) {
                     let column = entry::column(e) as usize - first;
-                    values[column][lane] = V::of(entry::value(e));
+                    factors[column][lane] = factor(e);
                     present[column] |= 1 << lane;
                 }
             }
@@ -64,19 +65,19 @@ impl<V: Value> Spread<V> {
 
     /// Adds products of each of these rows with another one, of which `other` is the same range of columns, to its sums, and
     /// tells how many columns those of `lanes` have in common with it.
-    pub fn meet<C: Cell<V>>(&self, cpu: Cpu, other: &[u64], lanes: u16, sums: &mut [C; LANES]) -> usize {
+    pub fn meet<C: Cell<Row = A>>(&self, cpu: Cpu, other: &[u64], lanes: u16, sums: &mut [C; LANES]) -> usize {
         cpu.run(Meeting { spread: self, other, lanes, sums })
     }
 }
 
-struct Meeting<'a, V, C> {
-    spread: &'a Spread<V>,
+struct Meeting<'a, C: Cell> {
+    spread: &'a Spread<C::Row>,
     other: &'a [u64],
     lanes: u16,
     sums: &'a mut [C; LANES],
 }
 
-impl<V: Value, C: Cell<V>> Work for Meeting<'_, V, C> {
+impl<C: Cell> Work for Meeting<'_, C> {
     type Output = usize;
 
     #[inline(always)]
@@ -86,10 +87,10 @@ impl<V: Value, C: Cell<V>> Work for Meeting<'_, V, C> {
         let (mut found, mut common) = (*sums, 0);
         for &e in other {
             let column = entry::column(e) as usize - spread.first;
-            let (values, present) = (&spread.values[column], spread.present[column]);
-            let value = V::of(entry::value(e));
-            for (lane, (sum, other)) in found.iter_mut().zip(values).enumerate() {
-                sum.add_if(present >> lane & 1 == 1, *other, value);
+            let (factors, present) = (&spread.factors[column], spread.present[column]);
+            let value = C::Column::of(entry::value(e));
+            for (lane, (sum, factor)) in found.iter_mut().zip(factors).enumerate() {
+                sum.add_if(present >> lane & 1 == 1, *factor, value);
             }
             common += (present & lanes).count_ones() as usize;
         }

@@ -1,7 +1,5 @@
 //! What becomes of the sums of pairs: scores, and offers to both of their ends.
 
-use std::marker::PhantomData;
-
 use super::cells::Cell;
 use super::cpu::{Cpu, Work};
 use super::metric::Settings;
@@ -59,20 +57,19 @@ fn beats(score: f32, floor: f32, comes_before: impl FnOnce() -> bool) -> bool {
 }
 
 /// The scoring of the pairs of one entity.
-struct Scoring<'s, 'a, N, F, C, V> {
+struct Scoring<'s, 'a, N, F, C> {
     scorer: &'s mut Scorer<'a, N, F>,
     i: usize,
     first: usize,
     cells: &'s [C],
-    value: PhantomData<V>,
 }
 
-impl<N: Copy, V, C: Cell<V>, F: Fn(C, N, N) -> f64> Work for Scoring<'_, '_, N, F, C, V> {
+impl<N: Copy, C: Cell, F: Fn(C, N, N) -> f64> Work for Scoring<'_, '_, N, F, C> {
     type Output = ();
 
     #[inline(always)]
     fn run(self) {
-        let Self { scorer, i, first, cells, .. } = self;
+        let Self { scorer, i, first, cells } = self;
         if let Some(score) = scorer.guess(i, first, cells) {
             let known = scorer.own_floor;
             scorer.best.guess(score);
@@ -134,7 +131,7 @@ impl<'a, N: Copy, F> Scorer<'a, N, F> {
 
     /// Scores the pair of i and j, and offers it if it may win.
     #[inline(always)]
-    pub(super) fn score_pair<V, C: Cell<V>>(&mut self, i: usize, j: usize, cell: C)
+    pub(super) fn score_pair<C: Cell>(&mut self, i: usize, j: usize, cell: C)
     where
         F: Fn(C, N, N) -> f64,
     {
@@ -144,11 +141,11 @@ impl<'a, N: Copy, F> Scorer<'a, N, F> {
     }
 
     /// Scores the pairs of i with as many entities from `first` on as there are cells, and offers what may win.
-    pub(super) fn score_all<V, C: Cell<V>>(&mut self, i: usize, first: usize, cells: &[C])
+    pub(super) fn score_all<C: Cell>(&mut self, i: usize, first: usize, cells: &[C])
     where
         F: Fn(C, N, N) -> f64,
     {
-        self.cpu.run(Scoring { scorer: self, i, first, cells, value: PhantomData::<V> });
+        self.cpu.run(Scoring { scorer: self, i, first, cells });
     }
 
     /// The score of about the k-th best pair of i, rather too low than too high, judged by a few of them. Without it the first
@@ -185,7 +182,7 @@ impl<'a, N: Copy, F> Scorer<'a, N, F> {
     }
 
     #[inline(always)]
-    fn score_cells<V, C: Cell<V>>(&mut self, i: usize, first: usize, cells: &[C])
+    fn score_cells<C: Cell>(&mut self, i: usize, first: usize, cells: &[C])
     where
         F: Fn(C, N, N) -> f64,
     {

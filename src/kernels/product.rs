@@ -50,7 +50,7 @@ pub struct RowProduct<C> {
     cells: Vec<C>,
 }
 
-impl<C: Cell<f32>> RowProduct<C> {
+impl<C: Cell<Row = f32, Column = f32>> RowProduct<C> {
     /// Cells for a product of this many columns.
     pub fn new(columns: usize) -> Self {
         Self { cells: vec![C::default(); columns] }

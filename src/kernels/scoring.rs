@@ -129,7 +129,7 @@ struct Scorer<C, F> {
     links: Links,
 }
 
-impl<C: Cell<f32>, F: Fn(C) -> (f32, f32)> Scorer<C, F> {
+impl<C: Cell<Row = f32, Column = f32>, F: Fn(C) -> (f32, f32)> Scorer<C, F> {
     fn new(input: &Arc<Scoring>, parts: F) -> Self {
         let items = input.items();
         Self {
@@ -196,7 +196,7 @@ impl<C: Cell<f32>, F: Fn(C) -> (f32, f32)> Scorer<C, F> {
     }
 }
 
-impl<C: Cell<f32>, F: Fn(C) -> (f32, f32) + Send> Score for Scorer<C, F> {
+impl<C: Cell<Row = f32, Column = f32>, F: Fn(C) -> (f32, f32) + Send> Score for Scorer<C, F> {
     fn score(&mut self, users: Range<usize>, found: &mut Recommendations) -> Result<(), Error> {
         let input = Arc::clone(&self.input);
         let tables = Tables {

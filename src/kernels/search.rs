@@ -10,7 +10,7 @@ use rayon::prelude::*;
 
 use super::Error;
 use super::block::{Block, Cells};
-use super::cells::{Cell, Count, Counted, Dot, Moments, Value, WholeDot};
+use super::cells::{Cell, Count, Counted, Dot, Moments, WholeDot};
 use super::cpu::Cpu;
 use super::few::{COLUMNS, LANES, MOST_ROWS, Spread, part};
 use super::metric::{Exponents, Metric};
@@ -40,7 +40,7 @@ impl Similarity {
         let features = self.features;
         if let Some(Exponents { a, c, .. }) = self.settings.exponents() {
             let degrees: Vec<[f64; 2]> = self.norm.iter().map(|&d| [divisor(d, a), divisor(d, c)]).collect();
-            return run.dots(&degrees, a == c, |dot, i: [f64; 2], j: [f64; 2]| dot * i[0] * j[1]);
+            return run.scaled_dots(&degrees, a == c, |dot, i: [f64; 2], j: [f64; 2]| dot * i[0] * j[1]);
         }
         match self.settings.metric {
             Metric::Cosine | Metric::CenteredCosine | Metric::AdjustedCosine => {
@@ -55,7 +55,7 @@ impl Similarity {
                 let squared: f64 = a + b - 2.0 * dot;
                 1.0 / (1.0 + squared.max(0.0).sqrt() + h)
             }),
-            Metric::Pearson => run.sums::<f32, Moments, _, _>(&self.norm, true, move |m, _: f64, _| {
+            Metric::Pearson => run.sums::<Moments, _, _>(&self.norm, true, move |m, _: f64, _| {
                 at_most_one(m.ab / ((m.aa * m.bb).sqrt() + h))
             }),
             Metric::Jaccard => run.counts(true, move |c, a, b| c / (a + b - c + h)),
@@ -90,7 +90,7 @@ impl Run<'_> {
     where
         F: Fn(f64, f64, f64) -> f64 + Copy + Send + Sync,
     {
-        self.sums::<(), Count, _, _>(&self.index.norm, symmetric, move |c, a, b| score(f64::from(c.0), a, b))
+        self.sums::<Count, _, _>(&self.index.norm, symmetric, move |c, a, b| score(f64::from(c.0), a, b))
     }
 
     fn dots<N: Copy + Send + Sync, F>(&self, norms: &[N], symmetric: bool, score: F) -> Result<usize, Error>
@@ -98,24 +98,37 @@ impl Run<'_> {
         F: Fn(f64, N, N) -> f64 + Copy + Send + Sync,
     {
         match self.index.encoding {
-            Encoding::Ones => {
-                self.sums::<(), Count, N, _>(norms, symmetric, move |c, a, b| score(f64::from(c.0), a, b))
-            }
-            Encoding::Bytes { unit } => {
-                self.sums::<u8, WholeDot, N, _>(norms, symmetric, move |dot, a, b| score(f64::from(dot.0) * unit, a, b))
-            }
+            Encoding::Ones => self.sums::<Count, N, _>(norms, symmetric, move |c, a, b| score(f64::from(c.0), a, b)),
+            Encoding::Bytes { unit } => self
+                .sums::<WholeDot<u8>, N, _>(norms, symmetric, move |dot, a, b| score(f64::from(dot.sum) * unit, a, b)),
             Encoding::Words { unit } => self
-                .sums::<u16, WholeDot, N, _>(norms, symmetric, move |dot, a, b| score(f64::from(dot.0) * unit, a, b)),
-            Encoding::Single => self.sums::<f32, Dot, N, _>(norms, symmetric, move |dot, a, b| score(dot.0, a, b)),
+                .sums::<WholeDot<u16>, N, _>(norms, symmetric, move |dot, a, b| score(f64::from(dot.sum) * unit, a, b)),
+            Encoding::Single => {
+                self.sums::<Dot<f32, f32>, N, _>(norms, symmetric, move |dot, a, b| score(dot.sum, a, b))
+            }
         }
     }
 
-    fn sums<V: Value, C: Cell<V>, N: Copy + Send + Sync, F>(
-        &self,
-        norms: &[N],
-        symmetric: bool,
-        score: F,
-    ) -> Result<usize, Error>
+    /// Dot products in which columns have scales.
+    fn scaled_dots<N: Copy + Send + Sync, F>(&self, norms: &[N], symmetric: bool, score: F) -> Result<usize, Error>
+    where
+        F: Fn(f64, N, N) -> f64 + Copy + Send + Sync,
+    {
+        match self.index.encoding {
+            Encoding::Ones => self.sums::<Dot<f64, ()>, N, _>(norms, symmetric, move |dot, a, b| score(dot.sum, a, b)),
+            Encoding::Bytes { unit } => {
+                self.sums::<Dot<f64, u8>, N, _>(norms, symmetric, move |dot, a, b| score(dot.sum * unit, a, b))
+            }
+            Encoding::Words { unit } => {
+                self.sums::<Dot<f64, u16>, N, _>(norms, symmetric, move |dot, a, b| score(dot.sum * unit, a, b))
+            }
+            Encoding::Single => {
+                self.sums::<Dot<f64, f32>, N, _>(norms, symmetric, move |dot, a, b| score(dot.sum, a, b))
+            }
+        }
+    }
+
+    fn sums<C: Cell, N: Copy + Send + Sync, F>(&self, norms: &[N], symmetric: bool, score: F) -> Result<usize, Error>
     where
         F: Fn(C, N, N) -> f64 + Copy + Send + Sync,
     {
@@ -127,19 +140,14 @@ impl Run<'_> {
             let counted = move |cell: Counted<C>, a, b| {
                 if cell.count < min_overlap { f64::NAN } else { score(cell.sums, a, b) }
             };
-            self.blocks::<V, Counted<C>, N, _>(norms, symmetric, counted)
+            self.blocks::<Counted<C>, N, _>(norms, symmetric, counted)
         } else {
-            self.blocks::<V, C, N, _>(norms, symmetric, score)
+            self.blocks::<C, N, _>(norms, symmetric, score)
         }
     }
 
     /// All pairs of few rows.
-    fn few<V: Value, C: Cell<V>, N: Copy + Send + Sync, F>(
-        &self,
-        norms: &[N],
-        symmetric: bool,
-        score: F,
-    ) -> Result<usize, Error>
+    fn few<C: Cell, N: Copy + Send + Sync, F>(&self, norms: &[N], symmetric: bool, score: F) -> Result<usize, Error>
     where
         F: Fn(C, N, N) -> f64 + Copy + Send + Sync,
     {
@@ -147,7 +155,7 @@ impl Run<'_> {
         let entries = index.entries.read(index.block_entries(0))?;
         let rows: Vec<&[u64]> = index.offsets.windows(2).map(|bounds| &entries[bounds[0]..bounds[1]]).collect();
         let mut scorer = Scorer::new(self.cpu, self.found, &index.settings, norms, symmetric, score);
-        let (mut spread, mut work) = (Spread::<V>::default(), 0);
+        let (mut spread, mut work) = (Spread::<C::Row>::default(), 0);
         for first in (0..rows.len()).step_by(LANES) {
             let some = first..rows.len().min(first + LANES);
             let mine: u16 = some.clone().filter(|&i| self.is_mine(i)).map(|i| 1 << (i - first)).sum();
@@ -159,7 +167,7 @@ impl Run<'_> {
             let mut sums = vec![([C::default(); LANES], 0); some.end - 1];
             for column in (0..index.columns).step_by(COLUMNS).take_while(|_| !self.stop.load(Relaxed)) {
                 let parts: Vec<&[u64]> = rows[..some.end].iter().map(|row| part(row, column, COLUMNS)).collect();
-                spread.put(column, &parts[some.clone()]);
+                spread.put(column, &parts[some.clone()], |e| index.factor(e));
                 sums.par_iter_mut().zip(&parts).enumerate().with_max_len(1).for_each(|(j, ((sums, common), row))| {
                     *common += spread.meet(self.cpu, row, lanes(j), sums);
                 });
@@ -167,7 +175,7 @@ impl Run<'_> {
             for i in some.filter(|&i| self.is_mine(i)) {
                 let cells: Vec<C> = sums[..i].iter().map(|(sums, _)| sums[i - first]).collect();
                 scorer.begin(i);
-                scorer.score_all::<V, C>(i, 0, &cells);
+                scorer.score_all(i, 0, &cells);
                 scorer.end(i);
             }
             work += sums.iter().map(|(_, common)| common).sum::<usize>();
@@ -182,12 +190,7 @@ impl Run<'_> {
     }
 
     /// Every block with itself and with the rows of all blocks after it.
-    fn blocks<V: Value, C: Cell<V>, N: Copy + Send + Sync, F>(
-        &self,
-        norms: &[N],
-        symmetric: bool,
-        score: F,
-    ) -> Result<usize, Error>
+    fn blocks<C: Cell, N: Copy + Send + Sync, F>(&self, norms: &[N], symmetric: bool, score: F) -> Result<usize, Error>
     where
         F: Fn(C, N, N) -> f64 + Copy + Send + Sync,
     {
@@ -201,7 +204,7 @@ impl Run<'_> {
         let blocks = index.blocks.len() - 1;
         for columns in 0..blocks {
             let own = index.entries.read(index.block_entries(columns))?;
-            let block = Block::<V>::new(index.columns, index.block_offsets(columns), &own);
+            let block = Block::new(index.columns, index.block_offsets(columns), &own);
             for rows in columns..blocks {
                 let other = (rows > columns).then(|| index.entries.read(index.block_entries(rows))).transpose()?;
                 let entries = other.as_deref().unwrap_or(&own);
@@ -237,11 +240,8 @@ struct Searcher<'a, C, N, F> {
 
 /// Rows that a thread takes at once.
 const ROWS_AT_ONCE: usize = 8;
-impl<C: Copy + Default, N: Copy, F: Fn(C, N, N) -> f64> Searcher<'_, C, N, F> {
-    fn work<V: Value>(&mut self, pass: &Pass<'_, V>, next: &AtomicUsize)
-    where
-        C: Cell<V>,
-    {
+impl<C: Cell, N: Copy, F: Fn(C, N, N) -> f64> Searcher<'_, C, N, F> {
+    fn work(&mut self, pass: &Pass<'_, C::Column>, next: &AtomicUsize) {
         let run = self.run;
         let end = run.index.blocks[pass.rows + 1];
         while !run.stop.load(Relaxed) {
@@ -254,10 +254,7 @@ impl<C: Copy + Default, N: Copy, F: Fn(C, N, N) -> f64> Searcher<'_, C, N, F> {
         self.scorer.deliver();
     }
 
-    fn row<V: Value>(&mut self, i: usize, pass: &Pass<'_, V>)
-    where
-        C: Cell<V>,
-    {
+    fn row(&mut self, i: usize, pass: &Pass<'_, C::Column>) {
         let index = self.run.index;
         let base = index.offsets[index.blocks[pass.rows]];
         let range = index.offsets[i] - base..index.offsets[i + 1] - base;
@@ -266,7 +263,7 @@ impl<C: Copy + Default, N: Copy, F: Fn(C, N, N) -> f64> Searcher<'_, C, N, F> {
             true => (i - pass.first, Some(pass.block.positions(range))),
             false => (pass.block.rows(), None),
         };
-        let work = self.cells.add(row, positions, pass.block);
+        let work = self.cells.add(row, positions, pass.block, |e| index.factor(e));
         if work == 0 {
             return;
         }
@@ -275,7 +272,7 @@ impl<C: Copy + Default, N: Copy, F: Fn(C, N, N) -> f64> Searcher<'_, C, N, F> {
         scorer.begin(i);
         // A walk over what was reached costs a few times as much a cell as a look at all of them.
         if work < reach / 8 {
-            let visit = |j, cell| scorer.score_pair::<V, C>(i, pass.first + j, cell);
+            let visit = |j, cell| scorer.score_pair(i, pass.first + j, cell);
             self.cells.take_reached(row, positions, pass.block, visit);
         } else {
             let cells = self.cells.first(reach);

@@ -10,7 +10,7 @@ use rayon::prelude::*;
 
 use super::Error;
 use super::block::{Block, Cells, MOST_ROWS};
-use super::cells::{Counted, Moments};
+use super::cells::{Counted, Factor, Moments};
 use super::csr::{Csr, PIECE_ENTRIES, entry, pieces, pieces_mut};
 use super::metric::{Exponents, Metric, Settings};
 use super::rows::Entries;
@@ -48,6 +48,8 @@ pub struct Similarity {
     /// degree for walks.
     pub(super) norm: Vec<f64>,
     pub(super) encoding: Encoding,
+    /// What the products of each feature are multiplied by; empty where that is 1.
+    scale: Vec<f32>,
 }
 
 /// Cuts rows into blocks of at most so many rows and entries each, a row with more of them by itself; returns where each
@@ -71,7 +73,8 @@ impl Similarity {
     /// Prepares a search over a matrix of entities by features, all of it in memory.
     ///
     /// Cells of popular entities stay in the cache if these have the small numbers, and a row meets only those before
-    /// it, so number entities by falling popularity.
+    /// it, so number entities by falling popularity. Equally popular ones are best numbered by their first feature: a row of
+    /// few features then meets few blocks, and in them what the row before it met.
     pub fn new(matrix: Csr, settings: Settings) -> Result<Self, Error> {
         let Csr { columns, offsets, entries } = matrix;
         let blocks = blocks(&offsets, MOST_ROWS, u32::MAX as usize);
@@ -89,7 +92,8 @@ impl Similarity {
     ) -> Result<Self, Error> {
         let norm = vec![0.0; offsets.len().saturating_sub(1)];
         let encoding = Encoding::Ones;
-        let mut prepared = Self { settings, entries, offsets, blocks, columns, features: 0.0, norm, encoding };
+        let mut prepared =
+            Self { settings, entries, offsets, blocks, columns, features: 0.0, norm, encoding, scale: Vec::new() };
         prepared.count_features()?;
         if settings.metric.ignores_weights() {
             prepared.norm = prepared.offsets.windows(2).map(|bounds| (bounds[1] - bounds[0]) as f64).collect();
@@ -126,9 +130,11 @@ impl Similarity {
         let largest = blocks.windows(2).map(|bounds| offsets[bounds[1]] - offsets[bounds[0]]).max().unwrap_or(0);
         let rows = 2 * largest * size_of::<u64>();
         let floors = offsets.len() * size_of::<Floor>();
+        let scales = columns * size_of::<f32>();
         let thread = Cells::<Counted<Moments>>::bytes() + floors + Outbox::bytes_for(offsets.len());
         // While columns are counted and while they are filled there are counts beside the block.
-        rows + Block::<f32>::bytes_for(2 * columns, largest)
+        rows + scales
+            + Block::<f32>::bytes_for(2 * columns, largest)
             + threads * (thread + columns.min(largest) * size_of::<u32>())
     }
 
@@ -150,6 +156,12 @@ impl Similarity {
     /// Cuts the entities anew.
     pub fn set_blocks(&mut self, blocks: Vec<usize>) {
         self.blocks = blocks;
+    }
+
+    /// What an entry of a row is multiplied as.
+    #[inline(always)]
+    pub(super) fn factor<A: Factor>(&self, e: u64) -> A {
+        A::scaled(entry::value(e), self.scale.get(entry::column(e) as usize).copied().unwrap_or(1.0))
     }
 
     pub(super) fn block_entries(&self, block: usize) -> Range<usize> {
@@ -210,8 +222,9 @@ impl Similarity {
         }
     }
 
-    /// Divides weights by powers of their features' degrees: each end of a pair by the root of what their product is to be
-    /// divided by. Returns the degrees of entities.
+    /// Finds what the products of each feature are divided by, a power of its degree. Weights stay as they are, since whole
+    /// numbers are multiplied faster; only powers of weights, which might overflow, are divided by its root at each end of a
+    /// pair. Returns the degrees of entities.
     fn walk(&mut self, exponents: Exponents) -> Result<Vec<f64>, Error> {
         let mut features = Degrees::new(self.columns);
         let mut degrees = Vec::with_capacity(self.entities());
@@ -219,9 +232,11 @@ impl Similarity {
             features.add(row);
             degrees.push(degree(row));
         })?;
-        if exponents.b != 0.0 || exponents.weight != 1.0 {
-            features.finish(exponents.b / 2.0);
-            self.update_rows(&|row| features.divide(row, exponents.weight))?;
+        if exponents.weight == 1.0 {
+            self.scale = features.scales(exponents.b);
+        } else {
+            let roots = features.scales(exponents.b / 2.0);
+            self.update_rows(&|row| weighting::raise(row, exponents.weight, &roots))?;
         }
         Ok(degrees)
     }

@@ -132,19 +132,18 @@ impl Degrees {
         row.iter().for_each(|&e| self.sums[entry::column(e) as usize] += f64::from(entry::value(e)));
     }
 
-    /// Ends the taking of notes: entries will be divided by this power of the degree of their column.
-    pub fn finish(&mut self, exponent: f64) {
-        self.sums.iter_mut().for_each(|sum| *sum = divisor(*sum, exponent));
+    /// What to multiply by to divide by this power of the degree of each column.
+    pub fn scales(&self, exponent: f64) -> Vec<f32> {
+        self.sums.iter().map(|&sum| divisor(sum, exponent) as f32).collect()
     }
+}
 
-    /// Raises each entry of a row to a power and divides it.
-    pub fn divide(&self, row: &mut [u64], power: f64) {
-        update(row, |column, value| {
-            let value = f64::from(value);
-            let value = if power == 1.0 || value == 0.0 { value } else { value.powf(power) };
-            (value * self.sums[column as usize]) as f32
-        });
-    }
+/// Raises each entry of a row to a power, where 0 stays 0, and multiplies it by the scale of its column.
+pub fn raise(row: &mut [u64], power: f64, scales: &[f32]) {
+    update(row, |column, value| {
+        let raised = if value == 0.0 { 0.0 } else { f64::from(value).powf(power) };
+        (raised * f64::from(scales[column as usize])) as f32
+    });
 }
 
 /// The degree of a row: the sum of its entries.

@@ -126,12 +126,11 @@ impl Worker for HandingOut {
         let rows = rows_per_block(found.k);
         let (mut entity, mut neighbor, mut scores, mut ranks) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
         for row in block * rows..(block * rows + rows).min(ids.len()) {
-            for (at, (score, candidate)) in found.list(row).into_iter().enumerate() {
-                entity.push(row as u32);
-                neighbor.push(candidate);
-                scores.push(score);
-                ranks.push(at as i32 + 1);
-            }
+            let list = found.list(row);
+            entity.resize(entity.len() + list.len(), row as u32);
+            neighbor.extend(list.iter().map(|&(_, candidate)| candidate));
+            scores.extend(list.iter().map(|&(score, _)| score));
+            ranks.extend(1..=list.len() as i32);
         }
         let columns: Vec<ArrayRef> = vec![
             take(ids, &UInt32Array::from(entity), None)?,
