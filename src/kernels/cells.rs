@@ -13,22 +13,23 @@ pub trait Value: Copy + Default + Send + Sync + 'static {
 /// What the values of one row are multiplied as, while those of the rows that it meets are [`Value`]s.
 pub trait Factor: Copy + Default + Send + Sync + 'static {
     /// The factor for a value in a column that has this scale.
-    fn scaled(value: f32, scale: f32) -> Self;
+    fn scaled(value: f32, scale: f64) -> Self;
 }
 
 /// Where columns have no scale.
 impl<V: Value> Factor for V {
     #[inline(always)]
-    fn scaled(value: f32, _: f32) -> Self {
+    fn scaled(value: f32, _: f64) -> Self {
         V::of(value)
     }
 }
 
-/// The product of two singles is exact, so that the scaled product of two values is the same from either end.
+/// Scales have as few digits as singles: their product with a value is exact, and that of both values is rounded once, so that
+/// it is the same from either end.
 impl Factor for f64 {
     #[inline(always)]
-    fn scaled(value: f32, scale: f32) -> Self {
-        f64::from(value) * f64::from(scale)
+    fn scaled(value: f32, scale: f64) -> Self {
+        f64::from(value) * scale
     }
 }
 
@@ -100,8 +101,7 @@ pub trait Cell: Copy + Default + Send + 'static {
     }
 }
 
-/// The sum of products of factors and values, singles at the most. These are exact in double precision and cannot overflow
-/// there.
+/// The sum of products. Products of singles are exact in double precision and cannot overflow there.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Dot<A, V> {
     /// The sum.

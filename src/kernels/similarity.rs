@@ -49,7 +49,7 @@ pub struct Similarity {
     pub(super) norm: Vec<f64>,
     pub(super) encoding: Encoding,
     /// What the products of each feature are multiplied by; empty where that is 1.
-    scale: Vec<f32>,
+    scale: Vec<f64>,
 }
 
 /// Cuts rows into blocks of at most so many rows and entries each, a row with more of them by itself; returns where each
@@ -130,7 +130,7 @@ impl Similarity {
         let largest = blocks.windows(2).map(|bounds| offsets[bounds[1]] - offsets[bounds[0]]).max().unwrap_or(0);
         let rows = 2 * largest * size_of::<u64>();
         let floors = offsets.len() * size_of::<Floor>();
-        let scales = columns * size_of::<f32>();
+        let scales = columns * size_of::<f64>();
         let thread = Cells::<Counted<Moments>>::bytes() + floors + Outbox::bytes_for(offsets.len());
         // While columns are counted and while they are filled there are counts beside the block.
         rows + scales

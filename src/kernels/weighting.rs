@@ -132,18 +132,24 @@ impl Degrees {
         row.iter().for_each(|&e| self.sums[entry::column(e) as usize] += f64::from(entry::value(e)));
     }
 
-    /// What to multiply by to divide by this power of the degree of each column.
-    pub fn scales(&self, exponent: f64) -> Vec<f32> {
-        self.sums.iter().map(|&sum| divisor(sum, exponent) as f32).collect()
+    /// What to multiply by to divide by this power of the degree of each column, with the digits of a single.
+    pub fn scales(&self, exponent: f64) -> Vec<f64> {
+        self.sums.iter().map(|&sum| rounded(divisor(sum, exponent))).collect()
     }
 }
 
 /// Raises each entry of a row to a power, where 0 stays 0, and multiplies it by the scale of its column.
-pub fn raise(row: &mut [u64], power: f64, scales: &[f32]) {
+pub fn raise(row: &mut [u64], power: f64, scales: &[f64]) {
     update(row, |column, value| {
         let raised = if value == 0.0 { 0.0 } else { f64::from(value).powf(power) };
-        (raised * f64::from(scales[column as usize])) as f32
+        (raised * scales[column as usize]) as f32
     });
+}
+
+/// A number of at least 0, rounded to as many digits as a single has. Unlike a single it keeps its exponent.
+fn rounded(number: f64) -> f64 {
+    const CUT: u32 = f64::MANTISSA_DIGITS - f32::MANTISSA_DIGITS;
+    f64::from_bits((number.to_bits() + (1 << (CUT - 1))) >> CUT << CUT)
 }
 
 /// The degree of a row: the sum of its entries.
@@ -239,5 +245,15 @@ mod tests {
         {
             assert_eq!(whole(&inexact), None, "{inexact:?}");
         }
+    }
+
+    #[test]
+    fn scales_have_the_digits_of_singles_and_the_range_of_doubles() {
+        for number in [0.0, 1.0, 1.0 / 3.0, 0.1, 7e30, 1e-30, f64::from(f32::MAX)] {
+            assert_eq!(rounded(number), f64::from(number as f32));
+        }
+        let small = rounded(1e-300);
+        assert!((small / 1e-300 - 1.0).abs() < 1e-7 && small.to_bits().trailing_zeros() >= 29);
+        assert_eq!(rounded(f64::INFINITY), f64::INFINITY);
     }
 }
