@@ -3,6 +3,7 @@
 use ballista_core::error::BallistaError;
 use ballista_core::serde::protobuf::failed_task::FailedReason;
 use ballista_core::serde::protobuf::{FailedTask, IoError};
+use datafusion::arrow::error::ArrowError;
 use datafusion::common::DataFusionError;
 use object_store::Error as StoreError;
 use tonic::{Code, Status};
@@ -15,12 +16,14 @@ const END: &str = "\u{3}";
 
 /// What the scheduler is told of a failed task: the error in words, and whether trying once more may help.
 pub fn failure(error: BallistaError) -> FailedTask {
+    let passing = is_passing(&error);
     let text = match &error {
-        BallistaError::DataFusionError(inner) => Some((explain(inner), is_passing(inner))),
+        BallistaError::DataFusionError(inner) => Some(explain(inner)),
+        BallistaError::ArrowError(inner) => Some(inner.to_string()),
         _ => None,
     };
     let mut failed = FailedTask::from(error);
-    let Some((text, passing)) = text else {
+    let Some(text) = text else {
         return failed;
     };
     // Where shuffled rows are gone, Ballista knows better what to do.
@@ -35,28 +38,34 @@ pub fn failure(error: BallistaError) -> FailedTask {
     failed
 }
 
-/// Whether a store may do tomorrow what it does not do now. It was tried several times already.
-fn is_passing(error: &DataFusionError) -> bool {
-    match store_error(error) {
+/// Whether a store may do tomorrow what it does not do now (it was tried several times already), or a fetch broke off.
+fn is_passing(error: &Cause) -> bool {
+    match causes(error).find_map(<Cause>::downcast_ref) {
         Some(inner) => matches!(inner, StoreError::Generic { .. } | StoreError::JoinError { .. }),
-        None => match error.find_root() {
-            DataFusionError::IoError(inner) => inner.kind() != std::io::ErrorKind::NotFound,
-            _ => false,
-        },
+        None => broke_off(error) || causes(error).any(is_io),
     }
 }
 
-/// What a store says, whoever has wrapped it: readers and writers of Parquet do, input and output, Ballista.
-fn store_error<'a>(error: &'a (dyn std::error::Error + 'static)) -> Option<&'a StoreError> {
-    if let Some(found) = error.downcast_ref() {
-        return Some(found);
-    }
-    let inner = match (error.downcast_ref::<BallistaError>(), error.downcast_ref::<std::io::Error>()) {
-        (Some(BallistaError::DataFusionError(inner)), _) => Some(inner.as_ref() as &(dyn std::error::Error + 'static)),
-        (_, Some(inner)) => inner.get_ref().map(|inner| inner as &(dyn std::error::Error + 'static)),
+fn is_io(error: &Cause) -> bool {
+    error.downcast_ref::<std::io::Error>().is_some_and(|inner| inner.kind() != std::io::ErrorKind::NotFound)
+}
+
+/// Whether shuffled rows did not come to their end. Where the connection breaks before the first of them, Ballista (55.0)
+/// tells neither of whom they were asked nor that they could not be fetched. Who asks again is told.
+fn broke_off(error: &Cause) -> bool {
+    causes(error).any(|cause| matches!(cause.downcast_ref(), Some(ArrowError::IpcError(_))))
+}
+
+type Cause = dyn std::error::Error + 'static;
+
+/// An error and what has caused it, whoever has wrapped it: readers and writers of Parquet do, input and output, Ballista.
+fn causes(error: &Cause) -> impl Iterator<Item = &Cause> {
+    std::iter::successors(Some(error), |error| match (error.downcast_ref(), error.downcast_ref::<std::io::Error>()) {
+        (Some(BallistaError::DataFusionError(inner)), _) => Some(inner.as_ref() as &Cause),
+        (Some(BallistaError::ArrowError(inner)), _) => Some(inner.as_ref()),
+        (_, Some(inner)) => inner.get_ref().map(|inner| inner as &Cause),
         _ => error.source(),
-    };
-    store_error(inner?)
+    })
 }
 
 /// The error of a job of the scheduler at `host:port` as its user shall read it.

@@ -39,14 +39,15 @@ impl Cluster {
         format!("df://127.0.0.1:{}", self.port)
     }
 
-    /// Starts one more executor, of one slot unless `more` says otherwise, and waits until the scheduler knows it.
+    /// Starts one more executor, of one slot and at any port unless `more` says otherwise, and waits until the scheduler knows it.
     pub fn add_executor(&mut self, more: &[&str]) {
         let (port, work) = (self.port.to_string(), self.work.path().to_str().unwrap().to_owned());
-        let mut args = vec!["executor", "--scheduler-port", &port, "--bind-port", "0"];
-        args.extend(["--work-dir", &work]);
+        let mut args = vec!["executor", "--scheduler-port", &port, "--work-dir", &work];
         args.extend(more);
-        if !more.contains(&"--vcores") {
-            args.extend(["--vcores", "1"]);
+        for [name, value] in [["--bind-port", "0"], ["--vcores", "1"]] {
+            if !more.contains(&name) {
+                args.extend([name, value]);
+            }
         }
         let log =
             std::fs::File::create(self.work.path().join(format!("executor-{}.log", self.executors.len()))).unwrap();

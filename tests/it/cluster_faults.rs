@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::cluster::{Cluster, assert_clean, finish, run_is_on, shop, tables};
+use crate::cut::Cut;
 use crate::s3::{S3, SECRET, rows};
 use crate::support::{TestProject, files_below, run};
 
@@ -160,6 +161,35 @@ fn kill_an_executor_that_has_shuffled(project: &TestProject) -> bool {
     let in_time = running(&cluster) == Some(job);
     finish(run, LATE).ok();
     in_time
+}
+
+/// A cluster whose executors are reached by ways that break once.
+fn behind_cuts(executors: usize) -> (Cluster, Vec<Cut>) {
+    let mut cluster = Cluster::start(0);
+    let cuts: Vec<Cut> = (0..executors).map(|_| Cut::start()).collect();
+    for cut in &cuts {
+        cluster.add_executor(&["--external-host", Cut::HOST, "--bind-port", &cut.port.to_string()]);
+    }
+    (cluster, cuts)
+}
+
+#[test]
+fn a_connection_that_breaks_before_the_first_rows_costs_time_only() {
+    let project = shop(2_000_000, 60_000);
+    // Of one executor only the client fetches rows.
+    let (cluster, cuts) = behind_cuts(1);
+    let query = format!("SELECT count(*) AS n FROM '{}/events.parquet'", project.path().display());
+    let counted = rows(cluster.run(&["sql", "--format", "csv", "-c", &query]));
+    assert_eq!(counted, ["2000000", "n"]);
+    assert!(cuts[0].is_broken(), "no connection broke");
+    // Of two, each fetches from the other what a task reads; the client fetches from one of them.
+    let (cluster, cuts) = behind_cuts(2);
+    project.run("run", &[]).ok();
+    let expected = tables(&project);
+    cluster.run(&["run", project.path().to_str().unwrap()]).ok();
+    assert!(cuts.iter().all(Cut::is_broken), "no task fetched rows of another executor");
+    assert!(tables(&project) == expected, "other rows after connections broke");
+    assert_clean(&project);
 }
 
 #[test]

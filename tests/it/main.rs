@@ -7,6 +7,8 @@ mod cluster;
 mod cluster_faults;
 #[cfg(feature = "cluster")]
 mod cluster_plans;
+#[cfg(feature = "cluster")]
+mod cut;
 mod faults;
 mod pipeline;
 mod s3;
