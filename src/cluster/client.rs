@@ -13,7 +13,7 @@ use ballista_core::serde::protobuf::CancelJobParams;
 use ballista_core::serde::protobuf::scheduler_grpc_client::SchedulerGrpcClient;
 use datafusion::arrow::datatypes::SchemaRef;
 use datafusion::catalog::{Session, TableProvider};
-use datafusion::common::tree_node::TreeNodeRecursion;
+use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
 use datafusion::common::{Result, exec_err};
 use datafusion::datasource::provider_as_source;
 use datafusion::execution::context::QueryPlanner;
@@ -143,7 +143,7 @@ impl Cluster {
         let plan = portable(plan, session).await?;
         let mut planned_once = false;
         plan.apply_with_subqueries(|node| {
-            planned_once |= matches!(node, LogicalPlan::Union(_));
+            planned_once |= spoilt_by_planning_anew(node)?;
             Ok(TreeNodeRecursion::Continue)
         })?;
         let plan = planner.create_physical_plan(&plan, session).await?;
@@ -188,8 +188,24 @@ const ATTEMPTS: usize = 4;
 struct JobExec {
     query: Arc<dyn ExecutionPlan>,
     cluster: Cluster,
-    /// Never adaptively, whatever is set: in Ballista 55.0 adaptive tasks of a UNION may read some of its rows twice.
+    /// Never adaptively, whatever is set, see [`spoilt_by_planning_anew`].
     planned_once: bool,
+}
+
+/// Whether answers are wrong where a plan with this node is planned adaptively, in Ballista 55.0: tasks of a UNION may read
+/// some of its rows twice, and a join by anything but equal columns loses its [`super::joins::WholeRightSides`].
+fn spoilt_by_planning_anew(node: &LogicalPlan) -> Result<bool> {
+    let mut spoilt = match node {
+        LogicalPlan::Union(_) => true,
+        LogicalPlan::Join(join) => join.on.is_empty(),
+        _ => false,
+    };
+    // The scheduler makes such joins of these.
+    let becomes_join = |expr: &Expr| Ok(matches!(expr, Expr::ScalarSubquery(_) | Expr::Exists(_)));
+    for expr in node.expressions() {
+        spoilt |= expr.exists(becomes_join)?;
+    }
+    Ok(spoilt)
 }
 
 impl JobExec {

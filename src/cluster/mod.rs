@@ -16,6 +16,7 @@ pub mod codec;
 pub mod errors;
 pub mod executor;
 mod flight;
+mod joins;
 mod limits;
 pub mod local;
 mod planner;

@@ -12,6 +12,7 @@ use datafusion::execution::runtime_env::RuntimeEnv;
 use datafusion::prelude::SessionConfig;
 
 use super::codec::{LogicalCodec, PhysicalCodec};
+use super::joins::WholeRightSides;
 use super::limits::LimitsAboveTables;
 use super::planner::ClusterPlanner;
 use super::security::Security;
@@ -61,6 +62,7 @@ pub fn builder(runtime: Arc<RuntimeEnv>, slots: Arc<AtomicUsize>) -> SessionBuil
         let rules = with_ballista_optimizer_rules(state.optimizers());
         let mut physical = state.physical_optimizers().to_vec();
         physical.push(Arc::new(LimitsAboveTables));
+        physical.push(Arc::new(WholeRightSides));
         let state = SessionStateBuilder::new_from_existing(state).with_optimizer_rules(rules);
         Ok(state.with_physical_optimizer_rules(physical).build())
     })

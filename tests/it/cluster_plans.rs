@@ -53,6 +53,7 @@ fn queries(folder: &str) -> Vec<String> {
         ));
         queries.push(format!("SELECT count(*) FROM {many} WHERE id {condition} (SELECT id FROM {nulls})"));
     }
+    queries.extend(joins_by_any_condition(&many, &few));
     let neighbors = format!("neighbors((SELECT g, id FROM {many}), metric => 'jaccard', k => 3)");
     queries.extend(operators_by_user(&many, &few));
     queries.extend([
@@ -71,6 +72,28 @@ fn queries(folder: &str) -> Vec<String> {
         ),
         format!("SELECT count(*) FROM '{}/sample-data/demographics/*.csv' d JOIN {few} f ON d.household_id % 60 = f.id", root().display()),
     ]);
+    queries
+}
+
+/// Joins by something else than equal columns, in which rows of either side have no partner.
+fn joins_by_any_condition(many: &str, few: &str) -> Vec<String> {
+    let mut queries = Vec::new();
+    for (a, b) in [(few, many), (many, few)] {
+        for join in ["JOIN", "LEFT JOIN", "RIGHT JOIN", "FULL JOIN"] {
+            queries.push(format!(
+                "SELECT count(*), count(a.id), count(b.id), sum(a.id - b.id) FROM {a} a {join} {b} b ON a.id > b.id AND a.id < b.id + 4 AND b.id > 20"
+            ));
+        }
+        for condition in ["EXISTS", "NOT EXISTS"] {
+            queries.push(format!(
+                "SELECT count(*), sum(a.id) FROM {a} a WHERE {condition} (SELECT 1 FROM {b} b WHERE b.id > a.id + 20)"
+            ));
+        }
+        queries.push(format!(
+            "SELECT id, (SELECT max(id) FROM {b} GROUP BY id HAVING id = 7) AS one FROM {a} ORDER BY id"
+        ));
+    }
+    queries.push(format!("SELECT g, (SELECT w FROM {many} WHERE w = 77) FROM (VALUES (1), (2)) AS t(g) ORDER BY g"));
     queries
 }
 
