@@ -28,6 +28,7 @@ use datafusion::sql::sqlparser::ast::ExprWithAlias as SQLExprWithAlias;
 
 use self::statement::Statement;
 use crate::functions;
+use crate::operators::first_rows::KeepFirstRows;
 use crate::operators::planner::{LakesidePlanner, OperatorRelations, Place};
 use crate::operators::row_number::NumberSortedRows;
 use crate::operators::write::SCORE;
@@ -132,9 +133,10 @@ impl Session {
     }
 }
 
-/// DataFusion's rules, and ours after them.
+/// DataFusion's rules, and ours before and after them.
 fn optimizer_rules() -> Vec<Arc<dyn PhysicalOptimizerRule + Send + Sync>> {
     let mut rules = PhysicalOptimizer::new().rules;
+    rules.insert(0, Arc::new(KeepFirstRows));
     rules.push(Arc::new(NumberSortedRows));
     rules
 }

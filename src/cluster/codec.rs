@@ -6,6 +6,7 @@ use std::io::Cursor;
 use std::sync::Arc;
 
 use ballista_core::serde::{BallistaLogicalExtensionCodec, BallistaPhysicalExtensionCodec};
+use datafusion::arrow::compute::SortOptions;
 use datafusion::arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use datafusion::arrow::ipc::reader::StreamReader;
 use datafusion::arrow::ipc::writer::StreamWriter;
@@ -14,6 +15,7 @@ use datafusion::common::{DataFusionError, Result, TableReference, internal_dataf
 use datafusion::datasource::file_format::FileFormatFactory;
 use datafusion::execution::TaskContext;
 use datafusion::logical_expr::{AggregateUDF, Extension, LogicalPlan, ScalarUDF, WindowUDF};
+use datafusion::physical_expr::{PhysicalExpr, PhysicalSortExpr};
 use datafusion::physical_plan::ExecutionPlan;
 use datafusion_proto::logical_plan::LogicalExtensionCodec;
 use datafusion_proto::physical_plan::{
@@ -25,6 +27,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::operators::codec::decode;
 use crate::operators::exec::OperatorExec;
+use crate::operators::first_rows::FirstRowsExec;
 use crate::operators::gather::GatherExec;
 use crate::operators::node::OperatorNode;
 use crate::operators::row_number::RowNumberExec;
@@ -47,6 +50,8 @@ enum Node {
     Gather,
     /// The keys as expressions, and the column of numbers.
     RowNumber(Vec<Vec<u8>>, String, bool),
+    /// The same, and between them what rows are ordered by: expressions, whether they fall and whether NULLs come first.
+    FirstRows(Vec<Vec<u8>>, Vec<(Vec<u8>, bool, bool)>, String, bool),
 }
 
 impl Node {
@@ -77,7 +82,7 @@ impl LogicalExtensionCodec for LogicalCodec {
         let plan = match Node::read(buf)? {
             Some(Node::Operator(name, task)) => OperatorNode::plan(decode(&name, &task)?, inputs.to_vec())?,
             Some(Node::Write(target)) => WriteNode::plan(one(inputs)?.clone(), target)?,
-            Some(Node::RowNumber(..) | Node::Gather | Node::Divided(..)) => {
+            Some(Node::RowNumber(..) | Node::FirstRows(..) | Node::Gather | Node::Divided(..)) => {
                 return internal_err!("a physical node in a logical plan");
             }
             None => return self.ballista.try_decode(buf, inputs, context),
@@ -175,7 +180,7 @@ impl LogicalExtensionCodec for LogicalCodec {
     }
 }
 
-/// Physical plans: operators, writing, and the numbering of rows.
+/// Physical plans: operators, writing, the numbering of rows and the choice of first rows.
 #[derive(Debug, Default)]
 pub struct PhysicalCodec {
     ballista: BallistaPhysicalExtensionCodec,
@@ -189,6 +194,11 @@ impl PhysicalExtensionCodec for PhysicalCodec {
         context: &TaskContext,
         converter: &dyn PhysicalProtoConverterExtension,
     ) -> Result<Arc<dyn ExecutionPlan>> {
+        let decoding = PhysicalPlanDecodeContext::new(context, self);
+        let expr = |bytes: &Vec<u8>, input: &Arc<dyn ExecutionPlan>| {
+            let node = PhysicalExprNode::decode(bytes.as_slice()).map_err(external)?;
+            converter.proto_to_physical_expr(&node, &input.schema(), &decoding)
+        };
         Ok(match Node::read(buf)? {
             Some(Node::Operator(name, task)) => {
                 Arc::new(OperatorExec::over(decode(&name, &task)?, inputs.to_vec(), false))
@@ -200,15 +210,20 @@ impl PhysicalExtensionCodec for PhysicalCodec {
             Some(Node::Write(target)) => Arc::new(WriteExec::try_new(Arc::clone(one(inputs)?), target)?),
             Some(Node::RowNumber(keys, name, nullable)) => {
                 let input = Arc::clone(one(inputs)?);
-                let decoding = PhysicalPlanDecodeContext::new(context, self);
-                let key = |bytes: &Vec<u8>| {
-                    let node = PhysicalExprNode::decode(bytes.as_slice()).map_err(external)?;
-                    converter.proto_to_physical_expr(&node, &input.schema(), &decoding)
+                let keys = keys.iter().map(|key| expr(key, &input)).collect::<Result<_>>()?;
+                let schema = numbered(&input, name, nullable);
+                Arc::new(RowNumberExec::over(input, keys, schema, None))
+            }
+            Some(Node::FirstRows(keys, order, name, nullable)) => {
+                let input = Arc::clone(one(inputs)?);
+                let keys = keys.iter().map(|key| expr(key, &input)).collect::<Result<_>>()?;
+                let by = |(by, descending, nulls_first): &(Vec<u8>, bool, bool)| {
+                    let options = SortOptions { descending: *descending, nulls_first: *nulls_first };
+                    Ok(PhysicalSortExpr::new(expr(by, &input)?, options))
                 };
-                let keys = keys.iter().map(key).collect::<Result<_>>()?;
-                let number = Arc::new(Field::new(name, DataType::UInt64, nullable));
-                let fields = input.schema().fields().iter().cloned().chain([number]).collect::<Vec<_>>();
-                Arc::new(RowNumberExec::over(input, keys, Arc::new(Schema::new(fields)), None))
+                let order = order.iter().map(by).collect::<Result<_>>()?;
+                let schema = numbered(&input, name, nullable);
+                Arc::new(FirstRowsExec::over(input, keys, order, schema))
             }
             None => return self.ballista.try_decode(buf, inputs, context, converter),
         })
@@ -231,15 +246,29 @@ impl PhysicalExtensionCodec for PhysicalCodec {
         if node.is::<GatherExec>() {
             return Node::Gather.write(buf);
         }
-        let Some(rows) = node.downcast_ref::<RowNumberExec>() else {
-            return self.ballista.try_encode(node, buf, converter);
-        };
-        let key = |key| Ok(converter.physical_expr_to_proto(key, self)?.encode_to_vec());
-        let keys = rows.keys().iter().map(key).collect::<Result<_>>()?;
+        let expr = |expr: &Arc<dyn PhysicalExpr>| Ok(converter.physical_expr_to_proto(expr, self)?.encode_to_vec());
         let schema = node.schema();
-        let number = schema.field(schema.fields().len() - 1);
-        Node::RowNumber(keys, number.name().clone(), number.is_nullable()).write(buf)
+        let number = || schema.fields().last().map_or((String::new(), false), |n| (n.name().clone(), n.is_nullable()));
+        if let Some(rows) = node.downcast_ref::<RowNumberExec>() {
+            let keys = rows.keys().iter().map(expr).collect::<Result<_>>()?;
+            let (name, nullable) = number();
+            return Node::RowNumber(keys, name, nullable).write(buf);
+        }
+        if let Some(rows) = node.downcast_ref::<FirstRowsExec>() {
+            let keys = rows.keys().iter().map(expr).collect::<Result<_>>()?;
+            let by = |by: &PhysicalSortExpr| Ok((expr(&by.expr)?, by.options.descending, by.options.nulls_first));
+            let order = rows.order().iter().map(by).collect::<Result<_>>()?;
+            let (name, nullable) = number();
+            return Node::FirstRows(keys, order, name, nullable).write(buf);
+        }
+        self.ballista.try_encode(node, buf, converter)
     }
+}
+
+/// The columns of a plan and the number of each row.
+fn numbered(input: &Arc<dyn ExecutionPlan>, name: String, nullable: bool) -> SchemaRef {
+    let number = Arc::new(Field::new(name, DataType::UInt64, nullable));
+    Arc::new(Schema::new(input.schema().fields().iter().cloned().chain([number]).collect::<Vec<_>>()))
 }
 
 fn one<T>(inputs: &[T]) -> Result<&T> {

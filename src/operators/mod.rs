@@ -6,8 +6,8 @@
 //! [`exec::OperatorExec`]. The task collects its inputs once into compact indices ([`collect`], [`ids`]), with what finds
 //! no memory put aside ([`spill`], [`sorted`]) and vectors read by [`vectors`], and every output partition then hands out its own share of what a kernel finds.
 //!
-//! [`write`], [`row_number`] and [`gather`] are not named in SQL: the first publishes tables, the second stands in for
-//! DataFusion's window operator where it is slow, the third has each task of a cluster read files itself.
+//! [`write`], [`row_number`], [`first_rows`] and [`gather`] are not named in SQL: the first publishes tables, the second and
+//! the third stand in for DataFusion's window operator where it is slow, the last has each task of a cluster read files itself.
 //!
 //! [`split`] and [`fuse`] make plans that SQL could say as well ([`template`]).
 //!
@@ -21,6 +21,7 @@ pub mod ease;
 pub mod exec;
 pub mod explain_pair;
 pub mod factorize;
+pub mod first_rows;
 pub mod fold_in;
 pub mod found;
 pub mod fuse;

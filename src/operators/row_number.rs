@@ -16,7 +16,7 @@ use datafusion::common::Result;
 use datafusion::common::config::ConfigOptions;
 use datafusion::common::tree_node::{Transformed, TransformedResult, TreeNode, TreeNodeRecursion};
 use datafusion::execution::{SendableRecordBatchStream, TaskContext};
-use datafusion::physical_expr::window::StandardWindowExpr;
+use datafusion::physical_expr::window::{StandardWindowExpr, WindowExpr};
 use datafusion::physical_expr::{EquivalenceProperties, LexOrdering, OrderingRequirements, PhysicalExpr};
 use datafusion::physical_optimizer::PhysicalOptimizerRule;
 use datafusion::physical_plan::execution_plan::{CardinalityEffect, PlanProperties, ReplaceChildrenOptions};
@@ -52,6 +52,13 @@ impl PhysicalOptimizerRule for NumberSortedRows {
     }
 }
 
+/// Whether a window expression is `row_number()`.
+pub fn is_row_number(expr: &Arc<dyn WindowExpr>) -> bool {
+    let standard = expr.as_any().downcast_ref::<StandardWindowExpr>();
+    let function = standard.and_then(|expr| expr.get_standard_func_expr().as_any().downcast_ref::<WindowUDFExpr>());
+    function.is_some_and(|function| function.fun().name() == "row_number")
+}
+
 /// Adds to its input, whose rows of equal keys follow each other, the number of each row among those of its keys.
 #[derive(Debug)]
 pub struct RowNumberExec {
@@ -69,10 +76,7 @@ impl RowNumberExec {
         let [expr] = window.window_expr() else {
             return None;
         };
-        let standard = expr.as_any().downcast_ref::<StandardWindowExpr>()?;
-        let function = standard.get_standard_func_expr().as_any().downcast_ref::<WindowUDFExpr>()?;
-        let sorted = window.input_order_mode == InputOrderMode::Sorted;
-        if !sorted || function.fun().name() != "row_number" {
+        if window.input_order_mode != InputOrderMode::Sorted || !is_row_number(expr) {
             return None;
         }
         let order = window.input().output_ordering().cloned();

@@ -267,6 +267,19 @@ fn a_memory_limit_does_not_show() {
     refused_within(&lists(&format!("user_neighbors => ({users})")), "9M", "recommend needs at least");
 }
 
+/// First rows of keys are found by sorting where memory does not hold all rows.
+#[test]
+fn first_rows_beyond_memory_are_the_same() {
+    let rows = "SELECT value % 50000 AS k, concat('more than twelve bytes ', value % 7) AS s, value AS v FROM generate_series(1, 600000)";
+    let first =
+        format!("SELECT k, s, v FROM ({rows}) QUALIFY row_number() OVER (PARTITION BY k, s ORDER BY v DESC) = 1");
+    same_within(&first, "60M");
+    for (memory, sorted) in [("60M", 3), ("10G", 0)] {
+        let explained = ask(&format!("EXPLAIN ANALYZE {first}"), "3", memory);
+        assert!(explained.contains(&format!("sorted_partitions={sorted}")), "{explained}");
+    }
+}
+
 fn ask(query: &str, threads: &str, memory: &str) -> String {
     run(&["sql", "--threads", threads, "--memory-limit", memory, "--format", "json", "-c", query]).ok().stdout
 }
