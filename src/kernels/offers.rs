@@ -203,16 +203,19 @@ impl<'a, N: Copy, F> Scorer<'a, N, F> {
                 }
             }
             let own = self.own_floor;
+            let places = &order[range.clone()];
             let mut admitted = [false; CELLS_AT_ONCE];
-            for ((admitted, score), other_place) in admitted.iter_mut().zip(&scores).zip(&order[range.clone()]) {
+            for ((admitted, score), other_place) in admitted.iter_mut().zip(&scores).zip(places) {
                 *admitted = own.admits(*score, *other_place);
             }
+            ones(bits(admitted)).for_each(|at| self.best.push(scores[at], places[at]));
+            self.own_floor = own.max(self.best.floor());
+            let mut admitted = [false; CELLS_AT_ONCE];
             let floors = self.floor_scores[range.clone()].iter().zip(&self.floor_places[range]);
             for ((admitted, other), (&score, &floor_place)) in admitted.iter_mut().zip(&others).zip(floors) {
-                *admitted |= Floor { score, place: floor_place }.admits(*other, place);
+                *admitted = Floor { score, place: floor_place }.admits(*other, place);
             }
-            let admitted = bits(admitted);
-            ones(admitted).for_each(|at| self.offer(i, first + at, scores[at], others[at]));
+            ones(bits(admitted)).for_each(|at| self.outbox.push(first + at, others[at], place));
         }
     }
 
