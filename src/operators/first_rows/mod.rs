@@ -32,6 +32,7 @@ use datafusion::physical_plan::filter::FilterExec;
 use datafusion::physical_plan::metrics::{
     BaselineMetrics, Count, ExecutionPlanMetricsSet, MetricBuilder, MetricsSet, RecordOutput,
 };
+use datafusion::physical_plan::projection::ProjectionExec;
 use datafusion::physical_plan::sorts::sort::SortExec;
 use datafusion::physical_plan::statistics::{ChildStats, StatisticsArgs};
 use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
@@ -53,7 +54,7 @@ impl PhysicalOptimizerRule for KeepFirstRows {
     fn optimize(&self, plan: Arc<dyn ExecutionPlan>, _: &ConfigOptions) -> Result<Arc<dyn ExecutionPlan>> {
         let kept = |plan: Arc<dyn ExecutionPlan>| {
             Ok(match plan.downcast_ref::<FilterExec>().and_then(FirstRowsExec::below) {
-                Some(rows) => Transformed::yes(replace_children_if_necessary(plan, vec![Arc::new(rows)])?),
+                Some(rows) => Transformed::yes(replace_children_if_necessary(plan, vec![rows])?),
                 None => Transformed::no(plan),
             })
         };
@@ -81,22 +82,35 @@ pub struct FirstRowsExec {
 }
 
 impl FirstRowsExec {
-    /// In the place of the window operator below a filter.
-    fn below(filter: &FilterExec) -> Option<Self> {
-        let window = filter.input().downcast_ref::<BoundedWindowAggExec>()?;
+    /// The input of a filter with one of these in the place of a window operator, which a projection may stand above.
+    fn below(filter: &FilterExec) -> Option<Arc<dyn ExecutionPlan>> {
+        let projection = filter.input().downcast_ref::<ProjectionExec>();
+        let window = projection.map_or(filter.input(), ProjectionExec::input).downcast_ref::<BoundedWindowAggExec>()?;
         let [expr] = window.window_expr() else {
             return None;
         };
         let input = window.input();
         let number = input.schema().fields().len();
-        let keeps_first = split_conjunction(filter.predicate()).into_iter().any(|part| is_first(part, number));
+        let is_number =
+            |expr: &Arc<dyn PhysicalExpr>| expr.downcast_ref::<Column>().is_some_and(|c| c.index() == number);
+        let filtered = match projection {
+            Some(projection) => projection.expr().iter().position(|column| is_number(&column.expr))?,
+            None => number,
+        };
+        let keeps_first = split_conjunction(filter.predicate()).into_iter().any(|part| is_first(part, filtered));
         if !keeps_first || expr.partition_by().is_empty() || !is_row_number(expr) {
             return None;
         }
         let (keys, order) = (expr.partition_by().to_vec(), expr.order_by().to_vec());
         // Rows that come sorted, as those of a file may, are numbered at once.
-        let sorted = input.equivalence_properties().ordering_satisfy(by(&keys, &order));
-        (!sorted.ok()?).then(|| Self::over(Arc::clone(input), keys, order, window.schema()))
+        if input.equivalence_properties().ordering_satisfy(by(&keys, &order)).ok()? {
+            return None;
+        }
+        let first: Arc<dyn ExecutionPlan> = Arc::new(Self::over(Arc::clone(input), keys, order, window.schema()));
+        match projection {
+            Some(_) => replace_children_if_necessary(Arc::clone(filter.input()), vec![first]).ok(),
+            None => Some(first),
+        }
     }
 
     /// The first rows of `input` by `order`; `schema` has its columns and that of the number, which is always 1.
