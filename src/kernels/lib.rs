@@ -14,7 +14,6 @@ pub mod ease;
 pub mod few;
 pub mod held;
 pub mod index;
-pub mod intern;
 pub mod least_squares;
 pub mod likeness;
 pub mod lists;
@@ -35,9 +34,11 @@ pub mod similarity;
 pub mod slim;
 pub mod svd;
 pub mod text;
+pub mod texts;
 pub mod topk;
 pub mod vectors;
 pub mod weighting;
+pub mod words;
 
 /// Why what a kernel works on cannot be read or written.
 pub type Error = Box<dyn std::error::Error + Send + Sync>;

@@ -4,8 +4,8 @@ use std::num::NonZeroU32;
 use std::sync::Arc;
 
 use datafusion::arrow::array::{
-    AnyDictionaryArray, Array, ArrayRef, AsArray, BinaryViewArray, Int64Array, StringArrayType, StringViewArray,
-    UInt32Array, UInt64Array, new_empty_array,
+    AnyDictionaryArray, Array, ArrayRef, AsArray, BinaryArrayType, BinaryViewArray, Int64Array, StringArrayType,
+    StringViewArray, UInt32Array, UInt64Array, new_empty_array,
 };
 use datafusion::arrow::compute::{cast, take};
 use datafusion::arrow::datatypes::{DataType, Field, Int64Type, Schema, UInt64Type};
@@ -16,7 +16,8 @@ use datafusion::physical_plan::aggregates::group_values::{GroupValues, new_group
 use datafusion::physical_plan::aggregates::order::GroupOrdering;
 use rayon::prelude::*;
 
-use crate::kernels::intern::{Texts, Words};
+use crate::kernels::texts::Texts;
+use crate::kernels::words::Words;
 
 /// Gives each distinct id a number, in the order in which they come.
 pub struct Interner {
@@ -99,7 +100,7 @@ impl Interner {
                 DataType::Int64 => words.intern(ids.as_primitive::<Int64Type>().values().iter().map(|&id| id as u64)),
                 _ => words.intern(ids.as_primitive::<UInt64Type>().values().iter().copied()),
             },
-            Distinct::Texts(texts) => texts.intern(&texts_of(ids)?),
+            Distinct::Texts(texts) => intern_texts(texts, ids)?,
             Distinct::Groups(groups, scratch) => {
                 scratch.clear();
                 groups.intern(std::slice::from_ref(ids), scratch)?;
@@ -155,19 +156,25 @@ pub fn value_type(ids: &DataType) -> DataType {
     }
 }
 
-/// The bytes of an array of strings or bytes without NULLs.
-fn texts_of(ids: &ArrayRef) -> Result<Vec<&[u8]>> {
-    fn strings<'a>(values: impl StringArrayType<'a>) -> Vec<&'a [u8]> {
-        (0..values.len()).map(|row| values.value(row).as_bytes()).collect()
+/// The number of each string of an array of strings or bytes without NULLs.
+fn intern_texts(texts: &mut Texts, ids: &ArrayRef) -> Result<Vec<u32>> {
+    fn strings<'a>(texts: &mut Texts, values: impl StringArrayType<'a>) -> Vec<u32> {
+        texts.intern((0..values.len()).map(|row| values.value(row).as_bytes()))
+    }
+    fn bytes<'a>(texts: &mut Texts, values: impl BinaryArrayType<'a>) -> Vec<u32> {
+        texts.intern((0..values.len()).map(|row| values.value(row)))
     }
     Ok(match ids.data_type() {
-        DataType::Utf8 => strings(ids.as_string::<i32>()),
-        DataType::LargeUtf8 => strings(ids.as_string::<i64>()),
-        DataType::Utf8View => strings(ids.as_string_view()),
-        DataType::Binary => ids.as_binary::<i32>().iter().flatten().collect(),
-        DataType::LargeBinary => ids.as_binary::<i64>().iter().flatten().collect(),
-        DataType::BinaryView => ids.as_binary_view().iter().flatten().collect(),
-        DataType::FixedSizeBinary(_) => ids.as_fixed_size_binary().iter().flatten().collect(),
+        DataType::Utf8 => strings(texts, ids.as_string::<i32>()),
+        DataType::LargeUtf8 => strings(texts, ids.as_string::<i64>()),
+        DataType::Utf8View => strings(texts, ids.as_string_view()),
+        DataType::Binary => bytes(texts, ids.as_binary::<i32>()),
+        DataType::LargeBinary => bytes(texts, ids.as_binary::<i64>()),
+        DataType::BinaryView => bytes(texts, ids.as_binary_view()),
+        DataType::FixedSizeBinary(_) => {
+            let values = ids.as_fixed_size_binary();
+            texts.intern((0..values.len()).map(|row| values.value(row)))
+        }
         other => return internal_err!("{other} was taken for text"),
     })
 }

@@ -13,8 +13,8 @@ use datafusion::logical_expr::{
 };
 use datafusion_macros::user_doc;
 
-use crate::kernels::intern::Texts;
 use crate::kernels::text;
+use crate::kernels::texts::Texts;
 
 /// See the documentation attribute.
 #[user_doc(
@@ -58,8 +58,8 @@ impl ScalarUDFImpl for NormalizeText {
         let mut builder = StringBuilder::with_capacity(strings.len(), strings.value_data().len());
         // Columns that want this repeat themselves, and to find a text again costs a tenth of bringing it to its form.
         let mut texts = Texts::default();
-        let values: Vec<&[u8]> = strings.iter().flatten().map(str::as_bytes).collect();
-        let mut numbers = texts.intern(&values).into_iter();
+        let values: Vec<&str> = strings.iter().flatten().collect();
+        let mut numbers = texts.intern(values.iter().map(|value| value.as_bytes())).into_iter();
         let mut forms: Vec<String> = Vec::new();
         for value in strings {
             let (Some(value), Some(number)) = (value, value.and_then(|_| numbers.next())) else {
