@@ -54,22 +54,30 @@ impl Texts {
     /// [`Texts::len`].
     pub fn intern<'a>(&mut self, mut texts: impl ExactSizeIterator<Item = &'a [u8]>) -> Vec<u32> {
         let mut numbers = Vec::with_capacity(texts.len());
-        let mut some: [(&[u8], Key); AT_ONCE] = [Default::default(); AT_ONCE];
+        let mut some: [&[u8]; AT_ONCE] = [&[]; AT_ONCE];
         while texts.len() > 0 {
             let some = &mut some[..texts.len().min(AT_ONCE)];
-            self.make_room(some.len());
-            for (place, text) in some.iter_mut().zip(&mut texts) {
-                *place = (text, Key::of(text));
-                prefetch(std::slice::from_ref(&self.slots[self.home(&place.1)]));
-            }
-            // Most likely it is the first string that it might be.
-            for (text, key) in some.iter().filter(|(_, key)| key.form == HASHED) {
-                let start = self.slots[self.home(key)].key.words[1] as usize;
-                prefetch(self.bytes.get(start..start.saturating_add(text.len())).unwrap_or_default());
-            }
-            numbers.extend(some.iter().map(|(text, key)| self.find(text, key)));
+            some.iter_mut().zip(&mut texts).for_each(|(place, text)| *place = text);
+            self.intern_some(some, &mut numbers);
         }
         numbers
+    }
+
+    /// Not generic, or it would be compiled where it is used, and not for speed.
+    fn intern_some(&mut self, texts: &[&[u8]], numbers: &mut Vec<u32>) {
+        self.make_room(texts.len());
+        let mut keys = [Key::default(); AT_ONCE];
+        for (key, text) in keys.iter_mut().zip(texts) {
+            *key = Key::of(text);
+            prefetch(std::slice::from_ref(&self.slots[self.home(key)]));
+        }
+        let some = texts.iter().zip(&keys);
+        // Most likely it is the first string that it might be.
+        for (text, key) in some.clone().filter(|(_, key)| key.form == HASHED) {
+            let start = self.slots[self.home(key)].key.words[1] as usize;
+            prefetch(self.bytes.get(start..start.saturating_add(text.len())).unwrap_or_default());
+        }
+        numbers.extend(some.map(|(text, key)| self.find(text, key)));
     }
 
     /// The number of distinct strings.
