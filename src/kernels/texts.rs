@@ -29,11 +29,11 @@ struct Slot {
 }
 
 /// What strings are told apart by.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default)]
 struct Key {
     /// The string itself in a short form; or a hash of it, which others may share, and in a slot where its bytes begin.
     words: [u64; 2],
-    /// The length of a string in a short form, else [`HASHED`].
+    /// The string's length in bytes, up to [`LONGEST`]; [`UUID_FORM`] for a UUID.
     form: u32,
 }
 
@@ -43,8 +43,11 @@ const SHORT: usize = 16;
 /// The length of a UUID as text: 32 digits and four dashes.
 const UUID: usize = 36;
 
-/// The form of a key that is a hash.
-const HASHED: u32 = u32::MAX;
+/// The form of a key that is a UUID.
+const UUID_FORM: u32 = u32::MAX;
+
+/// Strings from here on have the same form and are told apart by their hashes; no file that is read has such.
+const LONGEST: u32 = UUID_FORM - 1;
 
 /// Strings looked up together: their slots and bytes fit the nearest cache.
 const AT_ONCE: usize = 64;
@@ -72,10 +75,9 @@ impl Texts {
             prefetch(std::slice::from_ref(&self.slots[self.home(key)]));
         }
         let some = texts.iter().zip(&keys);
-        // Most likely it is the first string that it might be.
-        for (text, key) in some.clone().filter(|(_, key)| key.form == HASHED) {
-            let start = self.slots[self.home(key)].key.words[1] as usize;
-            prefetch(self.bytes.get(start..start.saturating_add(text.len())).unwrap_or_default());
+        // Most likely a string is the first one with its hash.
+        for (text, key) in some.clone().filter(|(_, key)| key.is_hash()) {
+            prefetch(self.held(&self.slots[self.like(key, self.home(key))], text.len()));
         }
         numbers.extend(some.map(|(text, key)| self.find(text, key)));
     }
@@ -107,35 +109,41 @@ impl Texts {
         key.hash() as usize & (self.slots.len() - 1)
     }
 
+    /// The first slot from `at` on that may hold the string of this key, or is free.
+    #[inline(always)]
+    fn like(&self, key: &Key, mut at: usize) -> usize {
+        while self.slots[at].next > 0 && !self.slots[at].key.is_like(key) {
+            at = (at + 1) & (self.slots.len() - 1);
+        }
+        at
+    }
+
     #[inline(always)]
     fn find(&mut self, text: &[u8], key: &Key) -> u32 {
-        let mut at = self.home(key);
+        let mut at = self.like(key, self.home(key));
         loop {
             let slot = &self.slots[at];
             if slot.next == 0 {
                 return self.add(text, *key, at);
             }
-            if self.is_same(slot, text, key) {
+            if !key.is_hash() || self.held(slot, text.len()) == text {
                 return slot.next - 1;
             }
-            at = (at + 1) & (self.slots.len() - 1);
+            at = self.like(key, (at + 1) & (self.slots.len() - 1));
         }
     }
 
-    /// Whether the string of a slot is the one of this key.
+    /// The bytes of the string of a slot that has a hash and a string of this length.
     #[inline(always)]
-    fn is_same(&self, slot: &Slot, text: &[u8], key: &Key) -> bool {
-        if key.form != HASHED {
-            return slot.key == *key;
-        }
-        let same_hash = slot.key.form == key.form && slot.key.words[0] == key.words[0];
-        same_hash && self.get(slot.next as usize - 1) == text
+    fn held(&self, slot: &Slot, length: usize) -> &[u8] {
+        let start = slot.key.words[1] as usize;
+        self.bytes.get(start..start.saturating_add(length)).unwrap_or_default()
     }
 
     /// Adds a string at a free slot.
     #[cold]
     fn add(&mut self, text: &[u8], mut key: Key, at: usize) -> u32 {
-        if key.form == HASHED {
+        if key.is_hash() {
             key.words[1] = self.bytes.len() as u64;
         }
         self.bytes.extend_from_slice(text);
@@ -166,18 +174,32 @@ impl Key {
     #[inline(always)]
     fn of(text: &[u8]) -> Self {
         if let Some(words) = text.try_into().ok().and_then(uuid) {
-            return Self { words, form: UUID as u32 };
+            return Self { words, form: UUID_FORM };
         }
+        let form = text.len().min(LONGEST as usize) as u32;
         if text.len() <= SHORT {
-            return Self { words: short(text), form: text.len() as u32 };
+            return Self { words: short(text), form };
         }
-        Self { words: [FixedState::default().hash_one(text), 0], form: HASHED }
+        Self { words: [FixedState::default().hash_one(text), 0], form }
+    }
+
+    /// Whether it may be the key of other strings, too.
+    #[inline(always)]
+    fn is_hash(&self) -> bool {
+        (SHORT as u32 + 1..=LONGEST).contains(&self.form)
+    }
+
+    /// Whether the strings of both may be the same; in a short form they are.
+    #[inline(always)]
+    fn is_like(&self, other: &Key) -> bool {
+        let same = self.form == other.form && self.words[0] == other.words[0];
+        same && (self.words[1] == other.words[1] || self.is_hash())
     }
 
     /// Of a short form, both halves of the product of its words: each bit of them reaches all of it.
     #[inline(always)]
     fn hash(&self) -> u64 {
-        if self.form == HASHED {
+        if self.is_hash() {
             return self.words[0];
         }
         let a = self.words[0] ^ 0x9e37_79b9_7f4a_7c15;
@@ -201,13 +223,15 @@ fn short(text: &[u8]) -> [u64; 2] {
 /// The digits of a UUID in lower case; None for any other text.
 #[inline(always)]
 fn uuid(text: &[u8; UUID]) -> Option<[u64; 2]> {
-    let dashes = [8, 13, 18, 23].iter().all(|&at| text[at] == b'-');
+    if [text[8], text[13], text[18], text[23]] != [b'-'; 4] {
+        return None;
+    }
     let four = |at: usize| u64::from(u32::from_le_bytes([text[at], text[at + 1], text[at + 2], text[at + 3]]));
     let (a, first) = digits(four(0) | four(4) << 32);
     let (b, second) = digits(four(9) | four(14) << 32);
     let (c, third) = digits(four(19) | four(24) << 32);
     let (d, fourth) = digits(four(28) | four(32) << 32);
-    (dashes & first & second & third & fourth).then_some([a | b << 4, c | d << 4])
+    (first & second & third & fourth).then_some([a | b << 4, c | d << 4])
 }
 
 /// The values of eight hexadecimal digits, one in each byte, and whether they are such.
