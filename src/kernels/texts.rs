@@ -1,56 +1,73 @@
 //! Numbers for byte strings, in the order in which they first come.
 //!
 //! A look at a table that is larger than the caches waits for memory. What tells a string from all others therefore
-//! stands in the table itself where it fits: so it does for most ids of customers and articles. Strings are looked up
-//! many at a time, each step for all of them, so that the waits overlap.
+//! stands in the table itself where it fits, as that of most ids of customers and articles does, and what may be looked
+//! at together is one line of the caches. Strings are looked up many at a time, each step for all of them, so that the
+//! waits overlap.
 
 use std::hash::BuildHasher;
 
 use foldhash::fast::FixedState;
 
+use super::cpu::{Cpu, Work};
 use super::prefetch::prefetch;
 
 /// Distinct byte strings, numbered.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Texts {
-    /// Open addressing with linear probing; at most three quarters of the slots are taken.
-    slots: Vec<Slot>,
-    /// All strings one after the other, and where each ends.
+    cpu: Cpu,
+    /// A string is in the bucket that its key names, or in the first after it that had room; at most two thirds are taken.
+    buckets: Vec<Bucket>,
+    /// All strings one after the other, each behind its length, and where the length of each begins.
     bytes: Vec<u8>,
-    ends: Vec<usize>,
+    starts: Vec<usize>,
 }
 
-/// A slot of the table.
+/// The keys and numbers of a few strings, in the order in which they came.
 #[derive(Debug, Clone, Copy, Default)]
-struct Slot {
-    key: Key,
-    /// The number of the string plus one; 0 for a free slot.
-    next: u32,
+#[repr(align(64))]
+struct Bucket {
+    words: [[u64; 2]; WIDTH],
+    /// The number of each string plus one; 0 where there is none.
+    nexts: [u32; WIDTH],
+    forms: [u8; WIDTH],
 }
+
+/// The strings of a bucket.
+const WIDTH: usize = 3;
 
 /// What strings are told apart by.
 #[derive(Debug, Clone, Copy, Default)]
 struct Key {
-    /// The string itself in a short form; or a hash of it, which others may share, and in a slot where its bytes begin.
+    /// The string itself in a short form; or a hash of it, which others may share, and in a bucket where it is held.
     words: [u64; 2],
-    /// The string's length in bytes, up to [`LONGEST`]; [`UUID_FORM`] for a UUID.
-    form: u32,
+    /// The length of a string of up to [`SHORT`] bytes, or one of the two below.
+    form: u8,
 }
 
 /// Strings of up to so many bytes stand in their keys.
 const SHORT: usize = 16;
 
+/// The form of a UUID.
+const UUID: u8 = 17;
+
+/// The form of a hash.
+const HASH: u8 = 18;
+
 /// The length of a UUID as text: 32 digits and four dashes.
-const UUID: usize = 36;
+const UUID_LENGTH: usize = 36;
 
-/// The form of a key that is a UUID.
-const UUID_FORM: u32 = u32::MAX;
+/// The length before each string.
+const LENGTH: usize = size_of::<u64>();
 
-/// Strings from here on have the same form and are told apart by their hashes; no file that is read has such.
-const LONGEST: u32 = UUID_FORM - 1;
-
-/// Strings looked up together: their slots and bytes fit the nearest cache.
+/// Strings looked up together: their buckets and bytes fit the nearest cache.
 const AT_ONCE: usize = 64;
+
+impl Default for Texts {
+    fn default() -> Self {
+        Self { cpu: Cpu::detect(), buckets: Vec::new(), bytes: Vec::new(), starts: Vec::new() }
+    }
+}
 
 impl Texts {
     /// The number of each string. At most `u32::MAX - 1` distinct strings can be told apart; who calls sees to it by
@@ -69,104 +86,160 @@ impl Texts {
     /// Not generic, or it would be compiled where it is used, and not for speed.
     fn intern_some(&mut self, texts: &[&[u8]], numbers: &mut Vec<u32>) {
         self.make_room(texts.len());
-        let mut keys = [Key::default(); AT_ONCE];
-        for (key, text) in keys.iter_mut().zip(texts) {
-            *key = Key::of(text);
-            prefetch(std::slice::from_ref(&self.slots[self.home(key)]));
-        }
-        let some = texts.iter().zip(&keys);
-        // Most likely a string is the first one with its hash.
-        for (text, key) in some.clone().filter(|(_, key)| key.is_hash()) {
-            prefetch(self.held(&self.slots[self.like(key, self.home(key))], text.len()));
-        }
-        numbers.extend(some.map(|(text, key)| self.find(text, key)));
+        self.cpu.run(Intern { known: self, texts, numbers });
     }
 
     /// The number of distinct strings.
     pub fn len(&self) -> usize {
-        self.ends.len()
+        self.starts.len()
     }
 
     /// Whether there are none.
     pub fn is_empty(&self) -> bool {
-        self.ends.is_empty()
+        self.starts.is_empty()
     }
 
     /// The string of a number.
     pub fn get(&self, number: usize) -> &[u8] {
-        let start = if number == 0 { 0 } else { self.ends[number - 1] };
-        &self.bytes[start..self.ends[number]]
+        self.held(self.starts[number])
     }
 
     /// The bytes that it holds.
     pub fn allocated(&self) -> usize {
-        self.slots.capacity() * size_of::<Slot>() + self.bytes.capacity() + self.ends.capacity() * size_of::<usize>()
+        let starts = self.starts.capacity() * size_of::<usize>();
+        self.buckets.capacity() * size_of::<Bucket>() + self.bytes.capacity() + starts
     }
 
-    /// Where the search for a key begins.
+    /// The bucket in which the search for a key begins.
     #[inline(always)]
     fn home(&self, key: &Key) -> usize {
-        key.hash() as usize & (self.slots.len() - 1)
+        key.hash() as usize & (self.buckets.len() - 1)
     }
 
-    /// The first slot from `at` on that may hold the string of this key, or is free.
+    /// The string whose length begins here.
     #[inline(always)]
-    fn like(&self, key: &Key, mut at: usize) -> usize {
-        while self.slots[at].next > 0 && !self.slots[at].key.is_like(key) {
-            at = (at + 1) & (self.slots.len() - 1);
+    fn held(&self, start: usize) -> &[u8] {
+        match self.bytes[start..].split_first_chunk::<LENGTH>() {
+            Some((length, bytes)) => &bytes[..u64::from_le_bytes(*length) as usize],
+            None => &[],
         }
-        at
     }
 
+    /// The number of a string, from its home bucket on.
     #[inline(always)]
-    fn find(&mut self, text: &[u8], key: &Key) -> u32 {
-        let mut at = self.like(key, self.home(key));
+    fn find(&mut self, text: &[u8], key: &Key, home: usize) -> u32 {
+        let mut at = home;
         loop {
-            let slot = &self.slots[at];
-            if slot.next == 0 {
-                return self.add(text, *key, at);
+            let bucket = &self.buckets[at];
+            let mut like = bucket.like(key);
+            while like > 0 {
+                let which = like.trailing_zeros() as usize;
+                if key.form != HASH || self.held(bucket.words[which][1] as usize) == text {
+                    return bucket.nexts[which] - 1;
+                }
+                like &= like - 1;
             }
-            if !key.is_hash() || self.held(slot, text.len()) == text {
-                return slot.next - 1;
+            if let Some(free) = bucket.free() {
+                return self.add(text, *key, (at, free));
             }
-            at = self.like(key, (at + 1) & (self.slots.len() - 1));
+            at = (at + 1) & (self.buckets.len() - 1);
         }
     }
 
-    /// The bytes of the string of a slot that has a hash and a string of this length.
-    #[inline(always)]
-    fn held(&self, slot: &Slot, length: usize) -> &[u8] {
-        let start = slot.key.words[1] as usize;
-        self.bytes.get(start..start.saturating_add(length)).unwrap_or_default()
-    }
-
-    /// Adds a string at a free slot.
+    /// Adds a string at a free place of a bucket.
     #[cold]
-    fn add(&mut self, text: &[u8], mut key: Key, at: usize) -> u32 {
-        if key.is_hash() {
-            key.words[1] = self.bytes.len() as u64;
+    fn add(&mut self, text: &[u8], mut key: Key, (bucket, which): (usize, usize)) -> u32 {
+        let start = self.bytes.len();
+        if key.form == HASH {
+            key.words[1] = start as u64;
         }
+        self.bytes.extend_from_slice(&(text.len() as u64).to_le_bytes());
         self.bytes.extend_from_slice(text);
-        self.ends.push(self.bytes.len());
-        let next = self.ends.len() as u32;
-        self.slots[at] = Slot { key, next };
+        self.starts.push(start);
+        let next = self.starts.len() as u32;
+        self.buckets[bucket].put(which, key, next);
         next - 1
     }
 
-    /// Doubles the table until so many more strings leave a quarter of it free.
+    /// Doubles the table until so many more strings leave a third of it free.
     fn make_room(&mut self, more: usize) {
-        let wanted = ((self.ends.len() + more) * 4).div_ceil(3).next_power_of_two();
-        if wanted <= self.slots.len() {
+        let wanted = (self.starts.len() + more).div_ceil(WIDTH - 1).next_power_of_two();
+        if wanted <= self.buckets.len() {
             return;
         }
-        let slots = std::mem::replace(&mut self.slots, vec![Slot::default(); wanted]);
-        for slot in slots.into_iter().filter(|slot| slot.next > 0) {
-            let mut at = self.home(&slot.key);
-            while self.slots[at].next > 0 {
-                at = (at + 1) & (wanted - 1);
+        let buckets = std::mem::replace(&mut self.buckets, vec![Bucket::default(); wanted]);
+        for bucket in buckets {
+            for which in 0..bucket.free().unwrap_or(WIDTH) {
+                let key = Key { words: bucket.words[which], form: bucket.forms[which] };
+                let mut at = self.home(&key);
+                let free = loop {
+                    match self.buckets[at].free() {
+                        Some(free) => break free,
+                        None => at = (at + 1) & (wanted - 1),
+                    }
+                };
+                self.buckets[at].put(free, key, bucket.nexts[which]);
             }
-            self.slots[at] = slot;
         }
+    }
+}
+
+/// [`Texts::intern_some`], for which there is room.
+struct Intern<'a> {
+    known: &'a mut Texts,
+    texts: &'a [&'a [u8]],
+    numbers: &'a mut Vec<u32>,
+}
+
+impl Work for Intern<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run(self) {
+        let Self { known, texts, numbers } = self;
+        let mut keys = [(Key::default(), 0); AT_ONCE];
+        for ((key, home), text) in keys.iter_mut().zip(texts) {
+            *key = Key::of(text);
+            *home = known.home(key);
+            prefetch(std::slice::from_ref(&known.buckets[*home]));
+        }
+        let some = texts.iter().zip(&keys);
+        // Most likely a string is the first one with its hash.
+        for (text, (key, home)) in some.clone().filter(|(_, (key, _))| key.form == HASH) {
+            let bucket = &known.buckets[*home];
+            if let Some([_, start]) = bucket.words.get(bucket.like(key).trailing_zeros() as usize) {
+                let start = *start as usize;
+                prefetch(known.bytes.get(start..start + LENGTH + text.len()).unwrap_or_default());
+            }
+        }
+        for (text, (key, home)) in some {
+            numbers.push(known.find(text, key, *home));
+        }
+    }
+}
+
+impl Bucket {
+    /// Which of its strings may be the one of this key, as bits; in a short form they are.
+    #[inline(always)]
+    fn like(&self, key: &Key) -> u32 {
+        let whole = if key.form == HASH { 0 } else { u64::MAX };
+        let mut like = 0;
+        for which in 0..WIDTH {
+            let [first, second] = self.words[which];
+            let differ = (first ^ key.words[0]) | ((second ^ key.words[1]) & whole);
+            let same = (differ == 0) & (self.forms[which] == key.form) & (self.nexts[which] > 0);
+            like |= u32::from(same) << which;
+        }
+        like
+    }
+
+    /// The first place where no string is.
+    fn free(&self) -> Option<usize> {
+        self.nexts.iter().position(|next| *next == 0)
+    }
+
+    fn put(&mut self, which: usize, key: Key, next: u32) {
+        (self.words[which], self.forms[which], self.nexts[which]) = (key.words, key.form, next);
     }
 }
 
@@ -174,32 +247,18 @@ impl Key {
     #[inline(always)]
     fn of(text: &[u8]) -> Self {
         if let Some(words) = text.try_into().ok().and_then(uuid) {
-            return Self { words, form: UUID_FORM };
+            return Self { words, form: UUID };
         }
-        let form = text.len().min(LONGEST as usize) as u32;
         if text.len() <= SHORT {
-            return Self { words: short(text), form };
+            return Self { words: short(text), form: text.len() as u8 };
         }
-        Self { words: [FixedState::default().hash_one(text), 0], form }
-    }
-
-    /// Whether it may be the key of other strings, too.
-    #[inline(always)]
-    fn is_hash(&self) -> bool {
-        (SHORT as u32 + 1..=LONGEST).contains(&self.form)
-    }
-
-    /// Whether the strings of both may be the same; in a short form they are.
-    #[inline(always)]
-    fn is_like(&self, other: &Key) -> bool {
-        let same = self.form == other.form && self.words[0] == other.words[0];
-        same && (self.words[1] == other.words[1] || self.is_hash())
+        Self { words: [FixedState::default().hash_one(text), 0], form: HASH }
     }
 
     /// Of a short form, both halves of the product of its words: each bit of them reaches all of it.
     #[inline(always)]
     fn hash(&self) -> u64 {
-        if self.is_hash() {
+        if self.form == HASH {
             return self.words[0];
         }
         let a = self.words[0] ^ 0x9e37_79b9_7f4a_7c15;
@@ -222,7 +281,7 @@ fn short(text: &[u8]) -> [u64; 2] {
 
 /// The digits of a UUID in lower case; None for any other text.
 #[inline(always)]
-fn uuid(text: &[u8; UUID]) -> Option<[u64; 2]> {
+fn uuid(text: &[u8; UUID_LENGTH]) -> Option<[u64; 2]> {
     if [text[8], text[13], text[18], text[23]] != [b'-'; 4] {
         return None;
     }
@@ -256,7 +315,7 @@ mod tests {
     /// Texts in each of the forms, and such as are nearly in another.
     fn text() -> impl Strategy<Value = Vec<u8>> {
         let uuid = "[0-2]{8}-[ab]{4}-[ef]{4}-00f[01]-[0-9a-f]{12}";
-        let changed = (uuid, 0..UUID, any::<u8>()).prop_map(|(text, at, byte)| {
+        let changed = (uuid, 0..UUID_LENGTH, any::<u8>()).prop_map(|(text, at, byte)| {
             let mut text = text.into_bytes();
             text[at] = byte;
             text
@@ -274,16 +333,18 @@ mod tests {
         fn numbers_are_those_of_first_coming(
             batches in prop::collection::vec(prop::collection::vec(text(), 0..200), 1..5)
         ) {
-            let mut texts = Texts::default();
-            let mut expected: HashMap<Vec<u8>, u32> = HashMap::new();
-            for batch in &batches {
-                for (text, number) in batch.iter().zip(texts.intern(batch.iter().map(Vec::as_slice))) {
-                    let next = expected.len() as u32;
-                    prop_assert_eq!(number, *expected.entry(text.clone()).or_insert(next));
-                    prop_assert_eq!(texts.get(number as usize), &text[..]);
+            for cpu in Cpu::available() {
+                let mut texts = Texts { cpu, ..Texts::default() };
+                let mut expected: HashMap<Vec<u8>, u32> = HashMap::new();
+                for batch in &batches {
+                    for (text, number) in batch.iter().zip(texts.intern(batch.iter().map(Vec::as_slice))) {
+                        let next = expected.len() as u32;
+                        prop_assert_eq!(number, *expected.entry(text.clone()).or_insert(next));
+                        prop_assert_eq!(texts.get(number as usize), &text[..]);
+                    }
                 }
+                prop_assert_eq!(texts.len(), expected.len());
             }
-            prop_assert_eq!(texts.len(), expected.len());
         }
     }
 
@@ -293,7 +354,7 @@ mod tests {
         let text = *b"01234567-89ab-cdef-fedc-ba9876543210";
         let Some([a, b]) = uuid(&text) else { panic!("a UUID is not seen") };
         assert_ne!(a, b);
-        for at in 0..UUID {
+        for at in 0..UUID_LENGTH {
             for byte in 0..=u8::MAX {
                 let mut other = text;
                 other[at] = byte;

@@ -1,5 +1,6 @@
 //! Ids of any type, interned to compact numbers that do not depend on the order of input.
 
+use std::cmp::Reverse;
 use std::num::NonZeroU32;
 use std::sync::Arc;
 
@@ -247,8 +248,10 @@ impl Space {
     pub fn number(self, counts: &[u64], ranked: &[u64], out: &DataType) -> Result<(Numbering, Vec<u32>)> {
         let (ids, _) = self.interner.finish()?;
         let place = places(&ids)?;
-        let mut by_count: Vec<u32> = (0..ids.len() as u32).collect();
-        by_count.sort_unstable_by_key(|&old| (std::cmp::Reverse(ranked[old as usize]), place[old as usize]));
+        let keys = ranked.iter().zip(&place).zip(0..);
+        let mut keys: Vec<_> = keys.map(|((&rank, &place), old)| (Reverse(rank), place, old)).collect();
+        keys.sort_unstable();
+        let by_count: Vec<u32> = keys.into_iter().map(|(_, _, old)| old).collect();
         let numbers = inverse(&by_count);
         let order = by_count.iter().map(|&old| place[old as usize]).collect();
         let counts = by_count.iter().map(|&old| counts[old as usize]).collect();
@@ -262,7 +265,15 @@ impl Space {
 pub fn places(ids: &ArrayRef) -> Result<Vec<u32>> {
     let converter = RowConverter::new(vec![SortField::new(ids.data_type().clone())])?;
     let rows = converter.convert_columns(std::slice::from_ref(ids))?;
-    let mut sorted: Vec<u32> = (0..ids.len() as u32).collect();
-    sorted.sort_unstable_by(|&a, &b| rows.row(a as usize).cmp(&rows.row(b as usize)));
+    // Whole rows are far apart in memory, and most are told apart by how they begin.
+    let begin = |row: &[u8]| {
+        let mut bytes = [0; size_of::<u128>()];
+        let length = row.len().min(bytes.len());
+        bytes[..length].copy_from_slice(&row[..length]);
+        u128::from_be_bytes(bytes)
+    };
+    let mut sorted: Vec<(u128, u32)> = rows.iter().zip(0..).map(|(row, old)| (begin(row.data()), old)).collect();
+    sorted.sort_unstable_by(|a, b| a.0.cmp(&b.0).then_with(|| rows.row(a.1 as usize).cmp(&rows.row(b.1 as usize))));
+    let sorted: Vec<u32> = sorted.into_iter().map(|(_, old)| old).collect();
     Ok(inverse(&sorted))
 }

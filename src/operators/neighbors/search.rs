@@ -10,6 +10,7 @@ use datafusion::arrow::array::Array;
 use datafusion::arrow::datatypes::DataType;
 use datafusion::common::{DataFusionError, Result, exec_err};
 use datafusion::physical_plan::metrics::MetricBuilder;
+use rayon::prelude::*;
 
 use super::build::{ENTITY, FEATURE};
 use crate::kernels::block::MOST_ROWS;
@@ -183,7 +184,7 @@ impl Rows {
 
 /// What holds for single rows must hold for their sums too, and BM25 knows no negative frequencies.
 fn check_weights(matrix: &Csr, settings: Settings) -> Result<()> {
-    let any = |fault: fn(f32) -> bool| matrix.entries.iter().any(|&e| fault(entry::value(e)));
+    let any = |fault: fn(f32) -> bool| matrix.entries.par_iter().any(|&e| fault(entry::value(e)));
     if any(|weight| weight.abs() > LARGEST_WEIGHT) {
         return exec_err!(
             "neighbors: the weights of repeated rows add up to more than {LARGEST_WEIGHT:e}; scale them down"
