@@ -10,6 +10,7 @@ use rayon::prelude::*;
 
 use super::cells::{Cell, Value};
 use super::csr::{PIECE_ENTRIES, entry, pieces};
+use super::pages::with_large_pages;
 use super::prefetch::prefetch;
 
 /// The most rows of a block, so that its rows are told apart by 16 bits.
@@ -17,15 +18,24 @@ pub const MOST_ROWS: usize = 1 << 16;
 
 /// A block of rows, by columns.
 #[derive(Debug)]
-pub struct Block<V> {
+pub struct Block<V: Copy> {
     rows: usize,
     /// Where each column begins among `members` and `values`, and where the last ends.
     starts: Vec<u32>,
-    /// The rows that have a column, counted from the block's first, rising within the column.
-    members: Vec<u16>,
-    values: Vec<V>,
+    /// The rows that have a column, rising within the column.
+    members: Vec<Member<V>>,
     /// For each entry of the block's rows, how many rows before it have its column.
     positions: Vec<u16>,
+}
+
+/// A row that has a column. Both its parts are fetched from one place: the way to memory, over tables of pages that are
+/// not at hand either, takes longer than what is done with a column.
+#[derive(Debug, Clone, Copy, Default)]
+#[repr(C, packed)]
+struct Member<V> {
+    /// The row, counted from the block's first.
+    row: u16,
+    value: V,
 }
 
 impl<V: Value> Block<V> {
@@ -34,23 +44,22 @@ impl<V: Value> Block<V> {
     /// At most [`MOST_ROWS`] rows and `u32::MAX` entries. Works on the threads of the current pool.
     pub fn new(columns: usize, offsets: &[usize], entries: &[u64]) -> Self {
         let starts = starts(columns, entries);
-        let mut members = vec![0u16; entries.len()];
-        let mut values = vec![V::default(); entries.len()];
+        let mut members: Vec<Member<V>> = with_large_pages(entries.len());
+        members.par_extend(entries.par_iter().map(|_| Member::default()));
         // Several tasks share a row, each with the columns that are its own.
         let positions: Vec<AtomicU16> = entries.par_iter().map(|_| AtomicU16::new(0)).collect();
         let offset: Vec<usize> = starts.iter().map(|&start| start as usize).collect();
-        let (mut members_left, mut values_left) = (&mut members[..], &mut values[..]);
+        let mut left = &mut members[..];
         let mut shares = Vec::new();
         // Every task looks for its columns in every row, so there are few.
         let share = entries.len().div_ceil(4 * rayon::current_num_threads()).max(PIECE_ENTRIES);
         for range in pieces(&offset, share) {
             let length = offset[range.end] - offset[range.start];
-            let (own_members, rest) = members_left.split_at_mut(length);
-            let (own_values, more) = values_left.split_at_mut(length);
-            (members_left, values_left) = (rest, more);
-            shares.push((range, own_members, own_values));
+            let (own, rest) = left.split_at_mut(length);
+            left = rest;
+            shares.push((range, own));
         }
-        shares.into_par_iter().for_each(|(range, members, values)| {
+        shares.into_par_iter().for_each(|(range, members)| {
             let first = starts[range.start];
             let mut next: Vec<u32> = starts[range.clone()].iter().map(|start| start - first).collect();
             for (row, bounds) in offsets.windows(2).enumerate() {
@@ -61,15 +70,14 @@ impl<V: Value> Block<V> {
                 for at in begin..own(begin, range.end) {
                     let column = entry::column(entries[at]) as usize;
                     let slot = &mut next[column - range.start];
-                    members[*slot as usize] = row as u16;
-                    values[*slot as usize] = V::of(entry::value(entries[at]));
+                    members[*slot as usize] = Member { row: row as u16, value: V::of(entry::value(entries[at])) };
                     positions[at].store((*slot + first - starts[column]) as u16, Relaxed);
                     *slot += 1;
                 }
             }
         });
         let positions = positions.into_iter().map(AtomicU16::into_inner).collect();
-        Self { rows: offsets.len() - 1, starts, members, values, positions }
+        Self { rows: offsets.len() - 1, starts, members, positions }
     }
 
     /// The number of rows.
@@ -84,7 +92,7 @@ impl<V: Value> Block<V> {
 
     /// The bytes that a block of this shape will hold.
     pub fn bytes_for(columns: usize, entries: usize) -> usize {
-        (columns + 1) * size_of::<u32>() + entries * (2 * size_of::<u16>() + size_of::<V>())
+        (columns + 1) * size_of::<u32>() + entries * (size_of::<Member<V>>() + size_of::<u16>())
     }
 }
 
@@ -111,7 +119,10 @@ fn starts(columns: usize, entries: &[u64]) -> Vec<u32> {
 
 /// How many entries ahead the members of a column are fetched: enough to hide the way to memory behind the sums of the
 /// columns between.
-const AHEAD: usize = 4;
+const AHEAD: usize = 6;
+
+/// How many entries ahead it is fetched where they begin.
+const FAR_AHEAD: usize = 16;
 
 /// The cells of one row, one per row of the block; reused from row to row.
 pub struct Cells<C> {
@@ -143,14 +154,16 @@ impl<C: Cell> Cells<C> {
     ) -> usize {
         let mut work = 0;
         for at in 0..row.len() {
+            if let Some(&far) = row.get(at + FAR_AHEAD) {
+                prefetch(std::slice::from_ref(&block.starts[entry::column(far) as usize]));
+            }
             if at + AHEAD < row.len() {
                 let (from, to) = segment(row, positions, block, at + AHEAD);
                 prefetch(&block.members[from..to]);
-                prefetch(&block.values[from..to]);
             }
             let (from, to) = segment(row, positions, block, at);
             let a = factor(row[at]);
-            for (&j, &b) in block.members[from..to].iter().zip(&block.values[from..to]) {
+            for &Member { row: j, value: b } in &block.members[from..to] {
                 self.cells[usize::from(j)].add(a, b);
             }
             work += to - from;
@@ -176,7 +189,7 @@ impl<C: Cell> Cells<C> {
     ) {
         for at in 0..row.len() {
             let (from, to) = segment(row, positions, block, at);
-            for &j in block.members[from..to].iter().rev() {
+            for &Member { row: j, .. } in block.members[from..to].iter().rev() {
                 let cell = std::mem::take(&mut self.cells[usize::from(j)]);
                 if !cell.is_empty() {
                     visit(usize::from(j), cell);
@@ -194,7 +207,7 @@ impl<C: Cell> Default for Cells<C> {
 
 /// Where the block holds the rows that meet a row's entry.
 #[inline(always)]
-fn segment<V>(row: &[u64], positions: Option<&[u16]>, block: &Block<V>, at: usize) -> (usize, usize) {
+fn segment<V: Copy>(row: &[u64], positions: Option<&[u16]>, block: &Block<V>, at: usize) -> (usize, usize) {
     let column = entry::column(row[at]) as usize;
     let from = block.starts[column] as usize;
     let to = match positions {

@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use rayon::prelude::*;
 
 use super::Error;
+use super::pages::with_large_pages;
 
 /// An entry of a row: its column above, the bits of its value below, so that whole words sort by column.
 pub mod entry {
@@ -64,7 +65,8 @@ impl Csr {
         let mut cursors: Vec<Vec<u32>> = counts.collect::<Result<_, _>>()?;
         let offsets = claim(rows.len(), &mut cursors);
         // Parts fill every row in turn; each slot is written once, by the part whose cursor claimed it.
-        let slots: Vec<AtomicU64> = (0..offsets[rows.len()]).into_par_iter().map(|_| AtomicU64::new(0)).collect();
+        let mut slots: Vec<AtomicU64> = with_large_pages(offsets[rows.len()]);
+        slots.par_extend((0..offsets[rows.len()]).into_par_iter().map(|_| AtomicU64::new(0)));
         parts.par_iter().zip(cursors).try_for_each(|(part, mut cursors)| {
             let (part_rows, part_columns) = (part.rows(), part.columns());
             let mut place = |row: u32, column: u32, value: f32| {

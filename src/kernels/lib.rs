@@ -20,6 +20,7 @@ pub mod lists;
 pub mod metric;
 pub mod nearest;
 mod offers;
+pub mod pages;
 pub mod panels;
 pub mod predict;
 pub mod prefetch;

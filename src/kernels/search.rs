@@ -221,7 +221,7 @@ impl Run<'_> {
 }
 
 /// The rows of one block against the columns of another, or of the same.
-struct Pass<'a, V> {
+struct Pass<'a, V: Copy> {
     block: &'a Block<V>,
     /// The first entity of the block.
     first: usize,
