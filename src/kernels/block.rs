@@ -20,7 +20,7 @@ pub const MOST_ROWS: usize = 1 << 16;
 #[derive(Debug)]
 pub struct Block<V: Copy> {
     rows: usize,
-    /// Where each column begins among `members` and `values`, and where the last ends.
+    /// Where each column begins among `members`, and where the last ends.
     starts: Vec<u32>,
     /// The rows that have a column, rising within the column.
     members: Vec<Member<V>>,

@@ -1,8 +1,8 @@
 //! Memory in large pages, for what is looked at here and there.
 //!
 //! Where such an array is larger than what the processor's table of pages reaches, each look has to find its page first,
-//! which takes as long as the look; on a virtual machine twice as long. Linux uses pages of 2 MiB where it is asked to. Not
-//! all memory should be: pages are cleared as a whole, and what is soon given back costs more in large ones.
+//! which may take as long as the look. Linux uses pages of 2 MiB where it is asked to. Not all memory should be in such: they
+//! are cleared as a whole, and what is soon given back costs more.
 
 /// An empty vector with room for so many elements, in large pages where there are any.
 pub fn with_large_pages<T>(capacity: usize) -> Vec<T> {
@@ -22,8 +22,8 @@ fn ask<T>(vec: &mut Vec<T>) {
         return;
     }
     let start = room.as_mut_ptr().wrapping_byte_add(before);
-    // SAFETY: all of it is within memory that the vector owns; the advice changes neither what they hold nor who may use
-    // them. A kernel that has no large pages refuses, and nothing is lost.
+    // SAFETY: all of it is within memory that the vector owns; the advice changes neither what it holds nor who may use
+    // it. A kernel that has no large pages refuses, and nothing is lost.
     let _ = unsafe { libc::madvise(start.cast(), length, libc::MADV_HUGEPAGE) };
 }
 
