@@ -13,7 +13,6 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use datafusion::catalog::TableProvider;
-use datafusion::common::config::{ParquetColumnOptions, TableOptions};
 use datafusion::common::{DFSchema, Result, ScalarValue, TableReference};
 use datafusion::dataframe::DataFrame;
 use datafusion::execution::context::QueryPlanner;
@@ -31,7 +30,7 @@ use crate::functions;
 use crate::operators::first_rows::KeepFirstRows;
 use crate::operators::planner::{LakesidePlanner, OperatorRelations, Place};
 use crate::operators::row_number::NumberSortedRows;
-use crate::operators::write::SCORE;
+use crate::operators::write::OmitDictionaries;
 
 /// Where queries run that do not run in this process.
 pub trait Remote: Debug + Send + Sync {
@@ -138,6 +137,7 @@ fn optimizer_rules() -> Vec<Arc<dyn PhysicalOptimizerRule + Send + Sync>> {
     let mut rules = PhysicalOptimizer::new().rules;
     rules.insert(0, Arc::new(KeepFirstRows));
     rules.push(Arc::new(NumberSortedRows));
+    rules.push(Arc::new(OmitDictionaries));
     rules
 }
 
@@ -148,7 +148,6 @@ pub fn context(
     planner: Arc<dyn QueryPlanner + Send + Sync>,
 ) -> Result<SessionContext> {
     let state = SessionStateBuilder::new()
-        .with_table_options(table_options(&config))
         .with_config(config)
         .with_runtime_env(runtime)
         .with_default_features()
@@ -159,15 +158,6 @@ pub fn context(
     context.register_relation_planner(Arc::new(OperatorRelations))?;
     functions::register(&context);
     Ok(context)
-}
-
-/// How files are written where a statement does not say. Columns can only be told by their names here, so a `score` that is not
-/// of an operator has no dictionary either; `OPTIONS ('format.dictionary_enabled::score' 'true')` of COPY gives it one.
-fn table_options(config: &SessionConfig) -> TableOptions {
-    let mut options = TableOptions::default_from_session_config(config.options());
-    let scores = ParquetColumnOptions { dictionary_enabled: Some(false), ..Default::default() };
-    options.parquet.column_specific_options.insert(SCORE.into(), scores);
-    options
 }
 
 /// Every object store, and a pool of so many bytes of memory, or as much as there is.
@@ -188,6 +178,8 @@ pub fn config(limits: &Limits) -> SessionConfig {
     options.sql_parser.collect_spans = true;
     options.execution.parquet.pushdown_filters = true;
     options.execution.parquet.reorder_filters = true;
+    // Writes faster than DataFusion's level of 3, and hardly larger.
+    options.execution.parquet.compression = Some("zstd(1)".into());
     options.execution.listing_table_ignore_subdirectory = false;
     // Tells which side of a join is small, such as groups, so that it is the one held in memory.
     options.optimizer.use_statistics_registry = true;

@@ -136,8 +136,8 @@ fn sources_of_every_format_are_read() {
 }
 
 #[test]
-fn files_have_no_dictionaries_of_scores() {
-    let rows = "SELECT 'a' AS id, CAST(0.5 AS REAL) AS score";
+fn lists_have_dictionaries_of_candidates_alone() {
+    let rows = "SELECT 7 AS entity, 8 AS candidate, CAST(0.5 AS REAL) AS score, CAST(1 AS INT) AS rank";
     let project = TestProject::new("", &[("lists.sql", rows)]);
     project.run("run", &[]).ok();
     let copied = project.path().join("copied.parquet");
@@ -148,7 +148,7 @@ fn files_have_no_dictionaries_of_scores() {
         let reader = SerializedFileReader::new(File::open(&file).unwrap()).unwrap();
         let group = reader.metadata().row_group(0);
         let dictionaries: Vec<bool> = group.columns().iter().map(|c| c.dictionary_page_offset().is_some()).collect();
-        assert_eq!(dictionaries, [true, false], "{}", file.display());
+        assert_eq!(dictionaries, [false, true, false, false], "{}", file.display());
     }
 }
 

@@ -15,7 +15,8 @@ use object_store::ObjectStore;
 use object_store::buffered::BufWriter;
 use object_store::path::Path;
 
-use super::{SCORE, WrittenFile};
+use super::WrittenFile;
+use super::dictionaries::dispensable;
 
 /// A file is closed and the next begun when it has grown to this; object stores copy files of up to 5 GB at once.
 const FILE_BYTES: usize = 1 << 30;
@@ -83,15 +84,14 @@ impl PartitionFiles {
         let path = if folder.is_empty() { file } else { format!("{folder}/{file}") };
         let location = Path::parse(format!("{}/{path}", self.folder))
             .map_err(|e| DataFusionError::Execution(format!("'{path}' cannot name a file: {e}")))?;
-        let scores = self.schema.field_with_name(SCORE);
-        let has_scores = scores.is_ok_and(|field| field.data_type().is_floating());
-        let properties = WriterProperties::builder()
+        let mut properties = WriterProperties::builder()
             .set_compression(Compression::ZSTD(ZstdLevel::try_new(1)?))
-            .set_column_dictionary_enabled(SCORE.into(), !has_scores)
-            .set_created_by(concat!("lakeside ", env!("CARGO_PKG_VERSION")).to_owned())
-            .build();
+            .set_created_by(concat!("lakeside ", env!("CARGO_PKG_VERSION")).to_owned());
+        for column in dispensable(&self.schema) {
+            properties = properties.set_column_dictionary_enabled(column.into(), false);
+        }
         let object = BufWriter::new(Arc::clone(&self.store), location);
-        Ok((path, AsyncArrowWriter::try_new(object, Arc::clone(&self.schema), Some(properties))?))
+        Ok((path, AsyncArrowWriter::try_new(object, Arc::clone(&self.schema), Some(properties.build()))?))
     }
 
     async fn close(&mut self, path: String, mut writer: Writer) -> Result<()> {

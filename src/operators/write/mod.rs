@@ -3,6 +3,7 @@
 //! SQL cannot name it; the lake puts it above a query's plan. Nothing is visible in a table until the driver
 //! publishes what the manifest lists.
 
+mod dictionaries;
 mod files;
 mod node;
 
@@ -26,12 +27,9 @@ use futures::StreamExt;
 use object_store::ObjectStore;
 use serde::{Deserialize, Serialize};
 
+pub use self::dictionaries::OmitDictionaries;
 use self::files::PartitionFiles;
 pub use self::node::WriteNode;
-
-/// What operators call scores. Hardly two are equal, so files have no dictionary of them, which would be larger than what it
-/// stands for, and take a third of the time that writing takes.
-pub const SCORE: &str = "score";
 
 /// Where the files of one table go.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Serialize, Deserialize)]
