@@ -80,6 +80,13 @@ impl<V: Value> Block<V> {
         Self { rows: offsets.len() - 1, starts, members, positions }
     }
 
+    /// The rows of the block that have the column of a row's only entry, rising, and their values; of a row of the block itself
+    /// those before it.
+    pub fn members(&self, row: &[u64], positions: Option<&[u16]>) -> impl DoubleEndedIterator<Item = (u16, V)> {
+        let (from, to) = segment(row, positions, self, 0);
+        self.members[from..to].iter().map(|&Member { row, value }| (row, value))
+    }
+
     /// The number of rows.
     pub fn rows(&self) -> usize {
         self.rows
@@ -185,14 +192,14 @@ impl<C: Cell> Cells<C> {
         row: &[u64],
         positions: Option<&[u16]>,
         block: &Block<C::Column>,
-        mut visit: impl FnMut(usize, C),
+        mut visit: impl FnMut(u16, C),
     ) {
         for at in 0..row.len() {
             let (from, to) = segment(row, positions, block, at);
             for &Member { row: j, .. } in block.members[from..to].iter().rev() {
                 let cell = std::mem::take(&mut self.cells[usize::from(j)]);
                 if !cell.is_empty() {
-                    visit(usize::from(j), cell);
+                    visit(j, cell);
                 }
             }
         }

@@ -27,9 +27,50 @@ pub(super) struct Scorer<'a, N, F> {
     outbox: Outbox,
     /// Room for a few of its scores.
     sample: Vec<f32>,
+    /// The entities that were gathered.
+    gathered: Gathered<N>,
     norms: &'a [N],
     symmetric: bool,
     score: F,
+}
+
+/// Some of all entities side by side, with what is known of each and what its neighbors must beat.
+pub(super) struct Gathered<N> {
+    entities: Vec<u32>,
+    norms: Vec<N>,
+    places: Vec<u32>,
+    floor_scores: Vec<f32>,
+    floor_places: Vec<u32>,
+}
+
+impl<N> Default for Gathered<N> {
+    fn default() -> Self {
+        let (entities, norms, places) = (Vec::new(), Vec::new(), Vec::new());
+        Self { entities, norms, places, floor_scores: Vec::new(), floor_places: Vec::new() }
+    }
+}
+
+impl<N> Gathered<N> {
+    /// The bytes that so many take.
+    pub(super) fn bytes_for(entities: usize) -> usize {
+        entities * (size_of::<u32>() + size_of::<N>() + size_of::<u32>() + size_of::<Floor>())
+    }
+
+    fn clear(&mut self) {
+        self.entities.clear();
+        self.norms.clear();
+        self.places.clear();
+        self.floor_scores.clear();
+        self.floor_places.clear();
+    }
+}
+
+/// What stands side by side of the entities that one is scored with.
+struct Others<'s, N> {
+    norms: &'s [N],
+    places: &'s [u32],
+    floor_scores: &'s [f32],
+    floor_places: &'s [u32],
 }
 
 /// A bit for each flag, the first the lowest.
@@ -50,37 +91,40 @@ fn ones(mut bits: u64) -> impl Iterator<Item = usize> {
     })
 }
 
-/// As [`Floor::admits`] for a single pair: places are far away, and looked at only where scores are equal.
-#[inline(always)]
-fn beats(score: f32, floor: f32, comes_before: impl FnOnce() -> bool) -> bool {
-    score > floor || (score == floor && comes_before())
-}
-
 /// The scoring of the pairs of one entity.
-struct Scoring<'s, 'a, N, F, C> {
+struct Scoring<'s, 'a, N, F, C, E> {
     scorer: &'s mut Scorer<'a, N, F>,
     i: usize,
-    first: usize,
+    others: Others<'s, N>,
+    /// Which entity each of the others is.
+    entity: E,
     cells: &'s [C],
+    /// About the score of the k-th best pair, if that is known from elsewhere.
+    guess: Option<f32>,
 }
 
-impl<N: Copy, C: Cell, F: Fn(C, N, N) -> f64> Work for Scoring<'_, '_, N, F, C> {
+impl<N, C, F, E> Work for Scoring<'_, '_, N, F, C, E>
+where
+    N: Copy,
+    C: Cell,
+    F: Fn(C, N, N) -> f64,
+    E: Fn(usize) -> usize,
+{
     type Output = ();
 
     #[inline(always)]
     fn run(self) {
-        let Self { scorer, i, first, cells } = self;
-        if let Some(score) = scorer.guess(i, first, cells) {
-            let known = scorer.own_floor;
+        let Self { scorer, i, others, entity, cells, guess } = self;
+        let known = scorer.own_floor;
+        let guess = guess.or_else(|| scorer.guess(i, &others, cells)).filter(|&guess| guess > known.score);
+        if let Some(score) = guess {
             scorer.best.guess(score);
-            scorer.own_floor = scorer.own_floor.max(scorer.best.floor());
-            scorer.score_cells(i, first, cells);
-            if scorer.best.has_room() {
-                scorer.best.clear(known);
-                scorer.score_own(i, first, cells);
-            }
-        } else {
-            scorer.score_cells(i, first, cells);
+            scorer.own_floor = known.max(scorer.best.floor());
+        }
+        scorer.score_cells(i, &others, entity, cells);
+        if guess.is_some() && scorer.best.has_room() {
+            scorer.best.clear(known);
+            scorer.score_own(i, &others, cells);
         }
     }
 }
@@ -110,6 +154,7 @@ impl<'a, N: Copy, F> Scorer<'a, N, F> {
             own_floor,
             outbox: Outbox::new(entities),
             sample: Vec::new(),
+            gathered: Gathered::default(),
             norms,
             symmetric,
             score,
@@ -129,29 +174,67 @@ impl<'a, N: Copy, F> Scorer<'a, N, F> {
         }
     }
 
-    /// Scores the pair of i and j, and offers it if it may win.
-    #[inline(always)]
-    pub(super) fn score_pair<C: Cell>(&mut self, i: usize, j: usize, cell: C)
-    where
-        F: Fn(C, N, N) -> f64,
-    {
-        let score = self.score(cell, i, j);
-        let other = if self.symmetric { score } else { self.score(cell.swapped(), j, i) };
-        self.offer(i, j, score, other);
-    }
-
     /// Scores the pairs of i with as many entities from `first` on as there are cells, and offers what may win.
     pub(super) fn score_all<C: Cell>(&mut self, i: usize, first: usize, cells: &[C])
     where
         F: Fn(C, N, N) -> f64,
     {
-        self.cpu.run(Scoring { scorer: self, i, first, cells });
+        let (scores, places) = (std::mem::take(&mut self.floor_scores), std::mem::take(&mut self.floor_places));
+        let range = first..first + cells.len();
+        let others = Others {
+            norms: &self.norms[range.clone()],
+            places: &self.found.order().places()[range.clone()],
+            floor_scores: &scores[range.clone()],
+            floor_places: &places[range],
+        };
+        let cpu = self.cpu;
+        cpu.run(Scoring { scorer: self, i, others, entity: |at| first + at, cells, guess: None });
+        (self.floor_scores, self.floor_places) = (scores, places);
+    }
+
+    /// Gathers entities to be scored with others, each told by how far it is from the first.
+    pub(super) fn gather(&mut self, first: usize, rows: &[u16]) {
+        let gathered = &mut self.gathered;
+        gathered.clear();
+        gathered.entities.extend(rows.iter().map(|&row| first as u32 + u32::from(row)));
+        let entities = &gathered.entities;
+        gathered.norms.extend(entities.iter().map(|&j| self.norms[j as usize]));
+        gathered.places.extend(entities.iter().map(|&j| self.found.order().places()[j as usize]));
+        gathered.floor_scores.extend(entities.iter().map(|&j| self.floor_scores[j as usize]));
+        gathered.floor_places.extend(entities.iter().map(|&j| self.floor_places[j as usize]));
+    }
+
+    /// Scores the pairs of i with the last of the entities that were gathered, as many as there are cells, and offers what may
+    /// win. Returns the score of the k-th best pair if there are so many.
+    pub(super) fn score_gathered<C: Cell>(&mut self, i: usize, cells: &[C], guess: Option<f32>) -> Option<f32>
+    where
+        F: Fn(C, N, N) -> f64,
+    {
+        let gathered = std::mem::take(&mut self.gathered);
+        let range = gathered.entities.len() - cells.len()..gathered.entities.len();
+        let others = Others {
+            norms: &gathered.norms[range.clone()],
+            places: &gathered.places[range.clone()],
+            floor_scores: &gathered.floor_scores[range.clone()],
+            floor_places: &gathered.floor_places[range.clone()],
+        };
+        let cpu = self.cpu;
+        cpu.run(Scoring {
+            scorer: self,
+            i,
+            others,
+            entity: |at| gathered.entities[range.start + at] as usize,
+            cells,
+            guess,
+        });
+        self.gathered = gathered;
+        self.best.kth()
     }
 
     /// The score of about the k-th best pair of i, rather too low than too high, judged by a few of them. Without it the first
     /// pairs that come would fill a long list again and again.
     #[inline(always)]
-    fn guess<C: Copy>(&mut self, i: usize, first: usize, cells: &[C]) -> Option<f32>
+    fn guess<C: Copy>(&mut self, i: usize, others: &Others<'_, N>, cells: &[C]) -> Option<f32>
     where
         F: Fn(C, N, N) -> f64,
     {
@@ -160,8 +243,10 @@ impl<'a, N: Copy, F> Scorer<'a, N, F> {
             return None;
         }
         let mut sample = std::mem::take(&mut self.sample);
-        let sampled = cells.iter().enumerate().step_by(SAMPLED);
-        sample.extend(sampled.map(|(at, cell)| self.score(*cell, i, first + at)).filter(|score| !score.is_nan()));
+        let norm = self.norms[i];
+        let sampled = cells.iter().zip(others.norms).step_by(SAMPLED);
+        let scores = sampled.map(|(cell, other)| (self.score)(*cell, norm, *other) as f32);
+        sample.extend(scores.filter(|score| !score.is_nan()));
         let expected = (k / SAMPLED) as f64;
         let place = (expected + 3.0 * expected.sqrt()) as usize;
         let guess = (place < sample.len()).then(|| *sample.select_nth_unstable_by(place, |a, b| b.total_cmp(a)).1);
@@ -171,39 +256,38 @@ impl<'a, N: Copy, F> Scorer<'a, N, F> {
     }
 
     /// Scores the pairs of i with these entities for i alone.
-    fn score_own<C: Copy>(&mut self, i: usize, first: usize, cells: &[C])
+    fn score_own<C: Copy>(&mut self, i: usize, others: &Others<'_, N>, cells: &[C])
     where
         F: Fn(C, N, N) -> f64,
     {
-        for (at, cell) in cells.iter().enumerate() {
-            let j = first + at;
-            self.best.push(self.score(*cell, i, j), self.found.order().places()[j]);
+        let norm = self.norms[i];
+        for ((cell, other), &place) in cells.iter().zip(others.norms).zip(others.places) {
+            self.best.push((self.score)(*cell, norm, *other) as f32, place);
         }
     }
 
     #[inline(always)]
-    fn score_cells<C: Cell>(&mut self, i: usize, first: usize, cells: &[C])
+    fn score_cells<C: Cell>(&mut self, i: usize, others: &Others<'_, N>, entity: impl Fn(usize) -> usize, cells: &[C])
     where
         F: Fn(C, N, N) -> f64,
     {
-        let order = self.found.order().places();
-        let (norm, place) = (self.norms[i], order[i]);
+        let (norm, place) = (self.norms[i], self.found.order().places()[i]);
         for (at, cells) in cells.chunks(CELLS_AT_ONCE).enumerate() {
-            let first = first + at * CELLS_AT_ONCE;
+            let first = at * CELLS_AT_ONCE;
             let range = first..first + cells.len();
-            let norms = &self.norms[range.clone()];
+            let norms = &others.norms[range.clone()];
             let mut scores = [0f32; CELLS_AT_ONCE];
             for ((score, cell), other) in scores.iter_mut().zip(cells).zip(norms) {
                 *score = (self.score)(*cell, norm, *other) as f32;
             }
-            let mut others = scores;
+            let mut backward = scores;
             if !self.symmetric {
-                for ((score, cell), other) in others.iter_mut().zip(cells).zip(norms) {
+                for ((score, cell), other) in backward.iter_mut().zip(cells).zip(norms) {
                     *score = (self.score)(cell.swapped(), *other, norm) as f32;
                 }
             }
             let own = self.own_floor;
-            let places = &order[range.clone()];
+            let places = &others.places[range.clone()];
             let mut admitted = [false; CELLS_AT_ONCE];
             for ((admitted, score), other_place) in admitted.iter_mut().zip(&scores).zip(places) {
                 *admitted = own.admits(*score, *other_place);
@@ -211,33 +295,11 @@ impl<'a, N: Copy, F> Scorer<'a, N, F> {
             ones(bits(admitted)).for_each(|at| self.best.push(scores[at], places[at]));
             self.own_floor = own.max(self.best.floor());
             let mut admitted = [false; CELLS_AT_ONCE];
-            let floors = self.floor_scores[range.clone()].iter().zip(&self.floor_places[range]);
-            for ((admitted, other), (&score, &floor_place)) in admitted.iter_mut().zip(&others).zip(floors) {
+            let floors = others.floor_scores[range.clone()].iter().zip(&others.floor_places[range]);
+            for ((admitted, other), (&score, &floor_place)) in admitted.iter_mut().zip(&backward).zip(floors) {
                 *admitted = Floor { score, place: floor_place }.admits(*other, place);
             }
-            ones(bits(admitted)).for_each(|at| self.outbox.push(first + at, others[at], place));
-        }
-    }
-
-    #[inline(always)]
-    fn score<C>(&self, cell: C, i: usize, j: usize) -> f32
-    where
-        F: Fn(C, N, N) -> f64,
-    {
-        (self.score)(cell, self.norms[i], self.norms[j]) as f32
-    }
-
-    /// Offers a pair to both of its ends.
-    #[inline(always)]
-    fn offer(&mut self, i: usize, j: usize, score: f32, other: f32) {
-        let places = self.found.order().places();
-        if beats(score, self.own_floor.score, || places[j] < self.own_floor.place) {
-            self.best.push(score, places[j]);
-            let floor = self.best.floor();
-            self.own_floor = self.own_floor.max(floor);
-        }
-        if beats(other, self.floor_scores[j], || places[i] < self.floor_places[j]) {
-            self.outbox.push(j, other, places[i]);
+            ones(bits(admitted)).for_each(|at| self.outbox.push(entity(first + at), backward[at], place));
         }
     }
 

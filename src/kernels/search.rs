@@ -2,6 +2,7 @@
 //!
 //! Each pair of entities is summed and scored once, and offered to both of its ends.
 
+use std::ops::Range;
 use std::sync::Mutex;
 use std::sync::PoisonError;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
@@ -10,8 +11,9 @@ use rayon::prelude::*;
 
 use super::Error;
 use super::block::{Block, Cells};
-use super::cells::{Cell, Count, Counted, Dot, Moments, WholeDot};
+use super::cells::{Cell, Count, Counted, Dot, Moments, Value, WholeDot};
 use super::cpu::Cpu;
+use super::csr::entry;
 use super::few::{COLUMNS, LANES, MOST_ROWS, Spread, part};
 use super::metric::{Exponents, Metric};
 use super::offers::Scorer;
@@ -199,7 +201,9 @@ impl Run<'_> {
             return self.few(norms, symmetric, score);
         }
         let scorer = || Scorer::new(self.cpu, self.found, &index.settings, norms, symmetric, score);
-        let searcher = || Mutex::new(Searcher { run: *self, cells: Cells::new(), scorer: scorer(), work: 0 });
+        let searcher = || {
+            Mutex::new(Searcher { run: *self, cells: Cells::new(), reached: Reached::new(), scorer: scorer(), work: 0 })
+        };
         let searchers: Vec<_> = (0..rayon::current_num_threads()).map(|_| searcher()).collect();
         let blocks = index.blocks.len() - 1;
         for columns in 0..blocks {
@@ -209,7 +213,7 @@ impl Run<'_> {
                 let other = (rows > columns).then(|| index.entries.read(index.block_entries(rows))).transpose()?;
                 let entries = other.as_deref().unwrap_or(&own);
                 let pass = Pass { block: &block, first: index.blocks[columns], rows, entries };
-                let next = AtomicUsize::new(index.blocks[rows]);
+                let next = AtomicUsize::new(index.blocks[rows] / ROWS_AT_ONCE * ROWS_AT_ONCE);
                 rayon::broadcast(|thread| {
                     let mut searcher = searchers[thread.index()].lock().unwrap_or_else(PoisonError::into_inner);
                     searcher.work(&pass, &next);
@@ -230,10 +234,38 @@ struct Pass<'a, V: Copy> {
     entries: &'a [u64],
 }
 
+/// One of the rows.
+struct Row<'a> {
+    entries: &'a [u64],
+    /// How many rows of the block it may meet.
+    reach: usize,
+    /// If it is of the block itself, how many rows before it have the column of each entry.
+    positions: Option<&'a [u16]>,
+}
+
+impl<V: Value> Pass<'_, V> {
+    fn row(&self, index: &Similarity, i: usize) -> Row<'_> {
+        let base = index.offsets[index.blocks[self.rows]];
+        let range = index.offsets[i] - base..index.offsets[i + 1] - base;
+        let entries = &self.entries[range.clone()];
+        match i < self.first + self.block.rows() {
+            true => Row { entries, reach: i - self.first, positions: Some(self.block.positions(range)) },
+            false => Row { entries, reach: self.block.rows(), positions: None },
+        }
+    }
+}
+
+/// Rows of a block that were reached, and their cells.
+pub(super) struct Reached<C> {
+    rows: Vec<u16>,
+    cells: Vec<C>,
+}
+
 /// The work of one thread.
 struct Searcher<'a, C, N, F> {
     run: Run<'a>,
     cells: Cells<C>,
+    reached: Reached<C>,
     scorer: Scorer<'a, N, F>,
     work: usize,
 }
@@ -243,42 +275,107 @@ const ROWS_AT_ONCE: usize = 8;
 impl<C: Cell, N: Copy, F: Fn(C, N, N) -> f64> Searcher<'_, C, N, F> {
     fn work(&mut self, pass: &Pass<'_, C::Column>, next: &AtomicUsize) {
         let run = self.run;
-        let end = run.index.blocks[pass.rows + 1];
+        let (first, end) = (run.index.blocks[pass.rows], run.index.blocks[pass.rows + 1]);
         while !run.stop.load(Relaxed) {
             let begin = next.fetch_add(ROWS_AT_ONCE, Relaxed);
             if begin >= end {
                 break;
             }
-            (begin..(begin + ROWS_AT_ONCE).min(end)).filter(|i| run.is_mine(*i)).for_each(|i| self.row(i, pass));
+            if run.is_mine(begin) {
+                self.rows(begin.max(first)..(begin + ROWS_AT_ONCE).min(end), pass);
+            }
         }
         self.scorer.deliver();
     }
 
+    fn rows(&mut self, mut rows: Range<usize>, pass: &Pass<'_, C::Column>) {
+        let only_column = |i| match pass.row(self.run.index, i).entries {
+            [e] => Some(entry::column(*e)),
+            _ => None,
+        };
+        while !rows.is_empty() {
+            let column = only_column(rows.start);
+            let alike = rows.clone().take_while(|&i| column.is_some() && only_column(i) == column).count();
+            match alike {
+                0 => self.row(rows.start, pass),
+                _ => self.rows_of_one(rows.start..rows.start + alike, pass),
+            }
+            rows.start += alike.max(1);
+        }
+    }
+
     fn row(&mut self, i: usize, pass: &Pass<'_, C::Column>) {
         let index = self.run.index;
-        let base = index.offsets[index.blocks[pass.rows]];
-        let range = index.offsets[i] - base..index.offsets[i + 1] - base;
-        let row = &pass.entries[range.clone()];
-        let (reach, positions) = match i < pass.first + pass.block.rows() {
-            true => (i - pass.first, Some(pass.block.positions(range))),
-            false => (pass.block.rows(), None),
-        };
-        let work = self.cells.add(row, positions, pass.block, |e| index.factor(e));
+        let Row { entries, reach, positions } = pass.row(index, i);
+        let work = self.cells.add(entries, positions, pass.block, |e| index.factor(e));
         if work == 0 {
             return;
         }
         self.work += work;
-        let scorer = &mut self.scorer;
+        let (scorer, reached) = (&mut self.scorer, &mut self.reached);
         scorer.begin(i);
         // A walk over what was reached costs a few times as much a cell as a look at all of them.
         if work < reach / 8 {
-            let visit = |j, cell| scorer.score_pair(i, pass.first + j, cell);
-            self.cells.take_reached(row, positions, pass.block, visit);
+            reached.clear();
+            self.cells.take_reached(entries, positions, pass.block, |j, cell| reached.push(j, cell));
+            scorer.gather(pass.first, &reached.rows);
+            scorer.score_gathered(i, &reached.cells, None);
         } else {
             let cells = self.cells.first(reach);
             scorer.score_all(i, pass.first, cells);
             cells.fill(C::default());
         }
         scorer.end(i);
+    }
+
+    /// Rows that have a single entry, in the same column. They meet the same rows of the block, in which all that is known of
+    /// these is gathered once, and no sums are needed; what the best of one must beat is a good guess for the next.
+    fn rows_of_one(&mut self, rows: Range<usize>, pass: &Pass<'_, C::Column>) {
+        let index = self.run.index;
+        let Row { entries, positions, .. } = pass.row(index, rows.end - 1);
+        let (scorer, reached) = (&mut self.scorer, &mut self.reached);
+        // The last come first, as in `take_reached`.
+        reached.rows.clear();
+        reached.rows.extend(pass.block.members(entries, positions).rev().map(|(j, _)| j));
+        scorer.gather(pass.first, &reached.rows);
+        let mut guess = None;
+        for i in rows {
+            let Row { entries, positions, .. } = pass.row(index, i);
+            let a = index.factor(entries[0]);
+            reached.cells.clear();
+            reached.cells.extend(pass.block.members(entries, positions).rev().map(|(_, b)| {
+                let mut cell = C::default();
+                cell.add(a, b);
+                cell
+            }));
+            if reached.cells.is_empty() {
+                continue;
+            }
+            self.work += reached.cells.len();
+            scorer.begin(i);
+            guess = scorer.score_gathered(i, &reached.cells, guess);
+            scorer.end(i);
+        }
+    }
+}
+
+impl<C> Reached<C> {
+    /// The bytes that so many take.
+    pub(super) fn bytes_for(rows: usize) -> usize {
+        rows * (size_of::<u16>() + size_of::<C>())
+    }
+
+    fn new() -> Self {
+        Self { rows: Vec::new(), cells: Vec::new() }
+    }
+
+    fn clear(&mut self) {
+        self.rows.clear();
+        self.cells.clear();
+    }
+
+    fn push(&mut self, row: u16, cell: C) {
+        self.rows.push(row);
+        self.cells.push(cell);
     }
 }

@@ -13,7 +13,9 @@ use super::block::{Block, Cells, MOST_ROWS};
 use super::cells::{Counted, Factor, Moments};
 use super::csr::{Csr, PIECE_ENTRIES, entry, pieces, pieces_mut};
 use super::metric::{Exponents, Metric, Settings};
+use super::offers::Gathered;
 use super::rows::Entries;
+use super::search::Reached;
 use super::topk::{Candidates, Floor, Outbox};
 use super::weighting::{self, ColumnMeans, Degrees, Steps, Terms, Weighting, degree};
 
@@ -131,7 +133,9 @@ impl Similarity {
         let rows = 2 * largest * size_of::<u64>();
         let floors = offsets.len() * size_of::<Floor>();
         let scales = columns * size_of::<f64>();
-        let thread = Cells::<Counted<Moments>>::bytes() + floors + Outbox::bytes_for(offsets.len());
+        let reached = offsets.len().min(MOST_ROWS);
+        let gathered = Reached::<Counted<Moments>>::bytes_for(reached) + Gathered::<[f64; 2]>::bytes_for(reached);
+        let thread = Cells::<Counted<Moments>>::bytes() + gathered + floors + Outbox::bytes_for(offsets.len());
         // While columns are counted and while they are filled there are counts beside the block.
         rows + scales
             + Block::<f32>::bytes_for(2 * columns, largest)

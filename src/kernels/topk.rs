@@ -134,6 +134,13 @@ impl TopK {
         self.buffer.len() < self.k
     }
 
+    /// The score of the k-th best pair, if there are so many.
+    pub fn kth(&mut self) -> Option<f32> {
+        self.cut();
+        let worst = self.buffer.iter().max().filter(|_| !self.has_room());
+        worst.map(|&key| pair(key).0)
+    }
+
     /// Forgets all pairs, and starts anew with what beats this.
     pub fn clear(&mut self, floor: Floor) {
         self.buffer.clear();
