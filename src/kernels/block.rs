@@ -82,7 +82,11 @@ impl<V: Value> Block<V> {
 
     /// The rows of the block that have the column of a row's only entry, rising, and their values; of a row of the block itself
     /// those before it.
-    pub fn members(&self, row: &[u64], positions: Option<&[u16]>) -> impl DoubleEndedIterator<Item = (u16, V)> {
+    pub fn members(
+        &self,
+        row: &[u64],
+        positions: Option<&[u16]>,
+    ) -> impl DoubleEndedIterator<Item = (u16, V)> + ExactSizeIterator {
         let (from, to) = segment(row, positions, self, 0);
         self.members[from..to].iter().map(|&Member { row, value }| (row, value))
     }

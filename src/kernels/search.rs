@@ -255,6 +255,12 @@ impl<V: Value> Pass<'_, V> {
     }
 }
 
+/// Whether so many multiply-adds reach so many rows that all cells are looked at: a walk over what was reached costs a few
+/// times as much a cell.
+fn is_dense(work: usize, reach: usize) -> bool {
+    work >= reach / 8
+}
+
 /// Rows of a block that were reached, and their cells.
 pub(super) struct Reached<C> {
     rows: Vec<u16>,
@@ -314,16 +320,15 @@ impl<C: Cell, N: Copy, F: Fn(C, N, N) -> f64> Searcher<'_, C, N, F> {
         self.work += work;
         let (scorer, reached) = (&mut self.scorer, &mut self.reached);
         scorer.begin(i);
-        // A walk over what was reached costs a few times as much a cell as a look at all of them.
-        if work < reach / 8 {
+        if is_dense(work, reach) {
+            let cells = self.cells.first(reach);
+            scorer.score_all(i, pass.first, cells);
+            cells.fill(C::default());
+        } else {
             reached.clear();
             self.cells.take_reached(entries, positions, pass.block, |j, cell| reached.push(j, cell));
             scorer.gather(pass.first, &reached.rows);
             scorer.score_gathered(i, &reached.cells, None);
-        } else {
-            let cells = self.cells.first(reach);
-            scorer.score_all(i, pass.first, cells);
-            cells.fill(C::default());
         }
         scorer.end(i);
     }
@@ -332,11 +337,15 @@ impl<C: Cell, N: Copy, F: Fn(C, N, N) -> f64> Searcher<'_, C, N, F> {
     /// these is gathered once, and no sums are needed; what the best of one must beat is a good guess for the next.
     fn rows_of_one(&mut self, rows: Range<usize>, pass: &Pass<'_, C::Column>) {
         let index = self.run.index;
-        let Row { entries, positions, .. } = pass.row(index, rows.end - 1);
+        let Row { entries, reach, positions } = pass.row(index, rows.end - 1);
+        let members = pass.block.members(entries, positions);
+        if is_dense(members.len(), reach) {
+            return rows.for_each(|i| self.row(i, pass));
+        }
         let (scorer, reached) = (&mut self.scorer, &mut self.reached);
         // The last come first, as in `take_reached`.
         reached.rows.clear();
-        reached.rows.extend(pass.block.members(entries, positions).rev().map(|(j, _)| j));
+        reached.rows.extend(members.rev().map(|(j, _)| j));
         scorer.gather(pass.first, &reached.rows);
         let mut guess = None;
         for i in rows {
