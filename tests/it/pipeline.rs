@@ -2,6 +2,7 @@
 
 use std::fs::File;
 
+use datafusion::parquet::file::metadata::ColumnChunkMetaData;
 use datafusion::parquet::file::reader::{FileReader, SerializedFileReader};
 
 use crate::support::{TestProject, files_below, project_at, root, run};
@@ -137,18 +138,22 @@ fn sources_of_every_format_are_read() {
 
 #[test]
 fn lists_have_dictionaries_of_candidates_alone() {
-    let rows = "SELECT 7 AS entity, 8 AS candidate, CAST(0.5 AS REAL) AS score, CAST(1 AS INT) AS rank";
-    let project = TestProject::new("", &[("lists.sql", rows)]);
-    project.run("run", &[]).ok();
-    let copied = project.path().join("copied.parquet");
-    run(&["sql", "-c", &format!("COPY ({rows}) TO '{}'", copied.display())]).ok();
-    let lists = project.path().join("lake/lists");
-    let published = lists.join(&files_below(&lists)[0]);
-    for file in [copied, published] {
-        let reader = SerializedFileReader::new(File::open(&file).unwrap()).unwrap();
-        let group = reader.metadata().row_group(0);
-        let dictionaries: Vec<bool> = group.columns().iter().map(|c| c.dictionary_page_offset().is_some()).collect();
-        assert_eq!(dictionaries, [false, true, false, false], "{}", file.display());
+    let scored = "SELECT 'a' AS id, CAST(0.5 AS REAL) AS score";
+    let ranked = "SELECT 7 AS entity, 8 AS candidate, CAST(0.5 AS REAL) AS score, CAST(1 AS INT) AS rank";
+    for (rows, expected) in [(scored, &[true, false][..]), (ranked, &[false, true, false, false])] {
+        let project = TestProject::new("", &[("lists.sql", rows)]);
+        project.run("run", &[]).ok();
+        let copied = project.path().join("copied.parquet");
+        run(&["sql", "-c", &format!("COPY ({rows}) TO '{}'", copied.display())]).ok();
+        let lists = project.path().join("lake/lists");
+        let published = lists.join(&files_below(&lists)[0]);
+        for file in [copied, published] {
+            let reader = SerializedFileReader::new(File::open(&file).unwrap()).unwrap();
+            let group = reader.metadata().row_group(0);
+            let has_dictionary = |column: &ColumnChunkMetaData| column.dictionary_page_offset().is_some();
+            let found: Vec<bool> = group.columns().iter().map(has_dictionary).collect();
+            assert_eq!(found, expected, "{}", file.display());
+        }
     }
 }
 

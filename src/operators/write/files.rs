@@ -15,8 +15,8 @@ use object_store::ObjectStore;
 use object_store::buffered::BufWriter;
 use object_store::path::Path;
 
-use super::WrittenFile;
 use super::dictionaries::dispensable;
+use super::{WrittenFile, ZSTD_LEVEL};
 
 /// A file is closed and the next begun when it has grown to this; object stores copy files of up to 5 GB at once.
 const FILE_BYTES: usize = 1 << 30;
@@ -85,7 +85,7 @@ impl PartitionFiles {
         let location = Path::parse(format!("{}/{path}", self.folder))
             .map_err(|e| DataFusionError::Execution(format!("'{path}' cannot name a file: {e}")))?;
         let mut properties = WriterProperties::builder()
-            .set_compression(Compression::ZSTD(ZstdLevel::try_new(1)?))
+            .set_compression(Compression::ZSTD(ZstdLevel::try_new(ZSTD_LEVEL)?))
             .set_created_by(concat!("lakeside ", env!("CARGO_PKG_VERSION")).to_owned());
         for column in dispensable(&self.schema) {
             properties = properties.set_column_dictionary_enabled(column.into(), false);

@@ -31,6 +31,9 @@ pub use self::dictionaries::OmitDictionaries;
 use self::files::PartitionFiles;
 pub use self::node::WriteNode;
 
+/// How hard Zstandard works on what is written.
+pub const ZSTD_LEVEL: i32 = 1;
+
 /// Where the files of one table go.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Serialize, Deserialize)]
 pub struct Target {
