@@ -28,8 +28,9 @@ pub struct Texts {
 #[repr(align(64))]
 struct Bucket {
     words: [[u64; 2]; WIDTH],
-    /// The number of each string plus one; 0 where there is none.
+    /// The number of each string plus one.
     nexts: [u32; WIDTH],
+    /// [`FREE`] where there is no string.
     forms: [u8; WIDTH],
 }
 
@@ -41,18 +42,21 @@ const WIDTH: usize = 3;
 struct Key {
     /// The string itself in a short form; or a hash of it, which others may share, and in a bucket where it is held.
     words: [u64; 2],
-    /// The length of a string of up to [`SHORT`] bytes, or one of the two below.
+    /// The length of a string of up to [`SHORT`] bytes plus one, or one of those below.
     form: u8,
 }
+
+/// The form of no string.
+const FREE: u8 = 0;
 
 /// Strings of up to so many bytes stand in their keys.
 const SHORT: usize = 16;
 
 /// The form of a UUID.
-const UUID: u8 = 17;
+const UUID: u8 = 18;
 
 /// The form of a hash.
-const HASH: u8 = 18;
+const HASH: u8 = 19;
 
 /// The length of a UUID as text: 32 digits and four dashes.
 const UUID_LENGTH: usize = 36;
@@ -75,18 +79,19 @@ impl Texts {
     pub fn intern<'a>(&mut self, mut texts: impl ExactSizeIterator<Item = &'a [u8]>) -> Vec<u32> {
         let mut numbers = Vec::with_capacity(texts.len());
         let mut some: [&[u8]; AT_ONCE] = [&[]; AT_ONCE];
+        let mut keys = [(Key::default(), 0); AT_ONCE];
         while texts.len() > 0 {
             let some = &mut some[..texts.len().min(AT_ONCE)];
             some.iter_mut().zip(&mut texts).for_each(|(place, text)| *place = text);
-            self.intern_some(some, &mut numbers);
+            self.intern_some(some, &mut keys, &mut numbers);
         }
         numbers
     }
 
     /// Not generic, or it would be compiled where it is used, and not for speed.
-    fn intern_some(&mut self, texts: &[&[u8]], numbers: &mut Vec<u32>) {
+    fn intern_some(&mut self, texts: &[&[u8]], keys: &mut [(Key, usize)], numbers: &mut Vec<u32>) {
         self.make_room(texts.len());
-        self.cpu.run(Intern { known: self, texts, numbers });
+        self.cpu.run(Intern { known: self, texts, keys, numbers });
     }
 
     /// The number of distinct strings.
@@ -125,29 +130,41 @@ impl Texts {
         }
     }
 
-    /// The number of a string, from its home bucket on.
+    /// The number of a string, most likely in its home bucket.
     #[inline(always)]
     fn find(&mut self, text: &[u8], key: &Key, home: usize) -> u32 {
+        let bucket = &self.buckets[home];
+        match bucket.first_like(key) {
+            Some(which) if self.is(bucket, which, text, key) => bucket.nexts[which] - 1,
+            _ => self.find_or_add(text, key, home),
+        }
+    }
+
+    /// The number of a string, from its home bucket on.
+    #[inline(never)]
+    fn find_or_add(&mut self, text: &[u8], key: &Key, home: usize) -> u32 {
         let mut at = home;
         loop {
             let bucket = &self.buckets[at];
-            let mut like = bucket.like(key);
-            while like > 0 {
-                let which = like.trailing_zeros() as usize;
-                if key.form != HASH || self.held(bucket.words[which][1] as usize) == text {
+            for which in 0..WIDTH {
+                if bucket.forms[which] == FREE {
+                    return self.add(text, *key, (at, which));
+                }
+                if bucket.differs(which, key) == 0 && self.is(bucket, which, text, key) {
                     return bucket.nexts[which] - 1;
                 }
-                like &= like - 1;
-            }
-            if let Some(free) = bucket.free() {
-                return self.add(text, *key, (at, free));
             }
             at = (at + 1) & (self.buckets.len() - 1);
         }
     }
 
+    /// Whether what has the words of a key in a bucket is its string.
+    #[inline(always)]
+    fn is(&self, bucket: &Bucket, which: usize, text: &[u8], key: &Key) -> bool {
+        bucket.forms[which] == key.form && (key.form != HASH || self.held(bucket.words[which][1] as usize) == text)
+    }
+
     /// Adds a string at a free place of a bucket.
-    #[cold]
     fn add(&mut self, text: &[u8], mut key: Key, (bucket, which): (usize, usize)) -> u32 {
         let start = self.bytes.len();
         if key.form == HASH {
@@ -188,6 +205,8 @@ impl Texts {
 struct Intern<'a> {
     known: &'a mut Texts,
     texts: &'a [&'a [u8]],
+    /// Room for the keys of these, with the bucket of each.
+    keys: &'a mut [(Key, usize)],
     numbers: &'a mut Vec<u32>,
 }
 
@@ -196,46 +215,46 @@ impl Work for Intern<'_> {
 
     #[inline(always)]
     fn run(self) {
-        let Self { known, texts, numbers } = self;
-        let mut keys = [(Key::default(), 0); AT_ONCE];
+        let Self { known, texts, keys, numbers } = self;
+        let mut any_hash = false;
         for ((key, home), text) in keys.iter_mut().zip(texts) {
             *key = Key::of(text);
             *home = known.home(key);
+            any_hash |= key.form == HASH;
             prefetch(std::slice::from_ref(&known.buckets[*home]));
         }
-        let some = texts.iter().zip(&keys);
+        let some = texts.iter().zip(&*keys);
         // Most likely a string is the first one with its hash.
-        for (text, (key, home)) in some.clone().filter(|(_, (key, _))| key.form == HASH) {
+        for (text, (key, home)) in some.clone().filter(|(_, (key, _))| any_hash && key.form == HASH) {
             let bucket = &known.buckets[*home];
-            if let Some([_, start]) = bucket.words.get(bucket.like(key).trailing_zeros() as usize) {
-                let start = *start as usize;
+            if let Some(which) = bucket.first_like(key) {
+                let start = bucket.words[which][1] as usize;
                 prefetch(known.bytes.get(start..start + LENGTH + text.len()).unwrap_or_default());
             }
         }
-        for (text, (key, home)) in some {
-            numbers.push(known.find(text, key, *home));
-        }
+        numbers.extend(some.map(|(text, (key, home))| known.find(text, key, *home)));
     }
 }
 
 impl Bucket {
-    /// Which of its strings may be the one of this key, as bits; in a short form they are.
+    /// The first place with the words of this key. Without branches: which one it is cannot be foreseen.
     #[inline(always)]
-    fn like(&self, key: &Key) -> u32 {
-        let whole = if key.form == HASH { 0 } else { u64::MAX };
-        let mut like = 0;
-        for which in 0..WIDTH {
-            let [first, second] = self.words[which];
-            let differ = (first ^ key.words[0]) | ((second ^ key.words[1]) & whole);
-            let same = (differ == 0) & (self.forms[which] == key.form) & (self.nexts[which] > 0);
-            like |= u32::from(same) << which;
-        }
-        like
+    fn first_like(&self, key: &Key) -> Option<usize> {
+        let places = (0..WIDTH).rev();
+        let first = places.fold(WIDTH, |first, which| if self.differs(which, key) == 0 { which } else { first });
+        (first < WIDTH).then_some(first)
+    }
+
+    /// The bits in which the words at a place are not those of this key; a hash is the first word alone.
+    #[inline(always)]
+    fn differs(&self, which: usize, key: &Key) -> u64 {
+        let second = if key.form == HASH { 0 } else { u64::MAX };
+        (self.words[which][0] ^ key.words[0]) | ((self.words[which][1] ^ key.words[1]) & second)
     }
 
     /// The first place where no string is.
     fn free(&self) -> Option<usize> {
-        self.nexts.iter().position(|next| *next == 0)
+        self.forms.iter().position(|form| *form == FREE)
     }
 
     fn put(&mut self, which: usize, key: Key, next: u32) {
@@ -250,7 +269,7 @@ impl Key {
             return Self { words, form: UUID };
         }
         if text.len() <= SHORT {
-            return Self { words: short(text), form: text.len() as u8 };
+            return Self { words: short(text), form: text.len() as u8 + 1 };
         }
         Self { words: [FixedState::default().hash_one(text), 0], form: HASH }
     }
