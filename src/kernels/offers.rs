@@ -3,7 +3,7 @@
 use super::cells::Cell;
 use super::cpu::{Cpu, Work};
 use super::metric::Settings;
-use super::topk::{Candidates, Floor, Outbox, TopK};
+use super::topk::{Candidates, Floor, Outbox, TopK, turned};
 
 /// From this k on it pays to guess what the best of many pairs must beat, by one of so many of them.
 const LONG_LIST: usize = 256;
@@ -25,8 +25,8 @@ pub(super) struct Scorer<'a, N, F> {
     own_floor: Floor,
     /// What was found for other entities and is not delivered yet.
     outbox: Outbox,
-    /// Room for a few of its scores.
-    sample: Vec<f32>,
+    /// Room for a few of its scores, [`turned`].
+    sample: Vec<u32>,
     /// The entities that were gathered.
     gathered: Gathered<N>,
     norms: &'a [N],
@@ -78,7 +78,11 @@ struct Others<'s, N> {
 fn bits(flags: [bool; CELLS_AT_ONCE]) -> u64 {
     // The product has the lowest bits of all bytes side by side in its uppermost byte.
     let eight = |flags: &[bool; 8]| u64::from_le_bytes(flags.map(u8::from)).wrapping_mul(0x0102_0408_1020_4080) >> 56;
-    flags.as_chunks::<8>().0.iter().rev().fold(0, |bits, flags| bits << 8 | eight(flags))
+    let mut bits = 0;
+    for flags in flags.as_chunks::<8>().0.iter().rev() {
+        bits = bits << 8 | eight(flags);
+    }
+    bits
 }
 
 /// The places of the bits that are 1.
@@ -244,12 +248,15 @@ impl<'a, N: Copy, F> Scorer<'a, N, F> {
         }
         let mut sample = std::mem::take(&mut self.sample);
         let norm = self.norms[i];
-        let sampled = cells.iter().zip(others.norms).step_by(SAMPLED);
-        let scores = sampled.map(|(cell, other)| (self.score)(*cell, norm, *other) as f32);
-        sample.extend(scores.filter(|score| !score.is_nan()));
+        for (cells, others) in cells.chunks(SAMPLED).zip(others.norms.chunks(SAMPLED)) {
+            let score = (self.score)(cells[0], norm, others[0]) as f32;
+            if !score.is_nan() {
+                sample.push(turned(score.to_bits()));
+            }
+        }
         let expected = (k / SAMPLED) as f64;
         let place = (expected + 3.0 * expected.sqrt()) as usize;
-        let guess = (place < sample.len()).then(|| *sample.select_nth_unstable_by(place, |a, b| b.total_cmp(a)).1);
+        let guess = (place < sample.len()).then(|| f32::from_bits(turned(*sample.select_nth_unstable(place).1)));
         sample.clear();
         self.sample = sample;
         guess
@@ -292,14 +299,18 @@ impl<'a, N: Copy, F> Scorer<'a, N, F> {
             for ((admitted, score), other_place) in admitted.iter_mut().zip(&scores).zip(places) {
                 *admitted = own.admits(*score, *other_place);
             }
-            ones(bits(admitted)).for_each(|at| self.best.push(scores[at], places[at]));
+            for at in ones(bits(admitted)) {
+                self.best.push(scores[at], places[at]);
+            }
             self.own_floor = own.max(self.best.floor());
             let mut admitted = [false; CELLS_AT_ONCE];
             let floors = others.floor_scores[range.clone()].iter().zip(&others.floor_places[range]);
             for ((admitted, other), (&score, &floor_place)) in admitted.iter_mut().zip(&backward).zip(floors) {
                 *admitted = Floor { score, place: floor_place }.admits(*other, place);
             }
-            ones(bits(admitted)).for_each(|at| self.outbox.push(entity(first + at), backward[at], place));
+            for at in ones(bits(admitted)) {
+                self.outbox.push(entity(first + at), backward[at], place);
+            }
         }
     }
 

@@ -32,7 +32,7 @@ fn pair(key: Key) -> (f32, u32) {
 
 /// From the bits of a single to a number that falls as singles rise, and back. Bits of negative singles fall by themselves and
 /// are above all others.
-fn turned(bits: u32) -> u32 {
+pub(super) fn turned(bits: u32) -> u32 {
     const SIGN: u32 = 1 << 31;
     if bits < SIGN { SIGN - 1 - bits } else { bits }
 }
