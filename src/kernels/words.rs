@@ -26,19 +26,16 @@ const SMALL: u64 = 1 << 20;
 impl Words {
     /// The number of each word. At most `u32::MAX - 1` distinct words can be told apart; who calls sees to it by
     /// [`Words::len`].
-    pub fn intern(&mut self, words: impl ExactSizeIterator<Item = u64> + Clone) -> Vec<u32> {
+    pub fn intern(&mut self, words: &[u64]) -> Vec<u32> {
         let mut numbers = Vec::with_capacity(words.len());
-        let mut left = words;
-        while left.len() > 0 {
-            let some = left.clone().take(AT_ONCE);
-            self.make_room(some.clone());
-            if some.clone().all(|word| word < self.small.len() as u64) {
-                numbers.extend(some.map(|word| self.find_small(word)));
+        for some in words.chunks(AT_ONCE) {
+            self.make_room(some);
+            if some.iter().all(|&word| word < self.small.len() as u64) {
+                numbers.extend(some.iter().map(|&word| self.find_small(word)));
             } else {
-                some.clone().for_each(|word| prefetch(std::slice::from_ref(&self.slots[self.home(word)])));
-                numbers.extend(some.map(|word| self.find(word)));
+                some.iter().for_each(|&word| prefetch(std::slice::from_ref(&self.slots[self.home(word)])));
+                numbers.extend(some.iter().map(|&word| self.find(word)));
             }
-            left.by_ref().take(AT_ONCE).for_each(drop);
         }
         numbers
     }
@@ -103,10 +100,10 @@ impl Words {
     }
 
     /// Makes the tables large enough for these words.
-    fn make_room(&mut self, more: impl ExactSizeIterator<Item = u64> + Clone) {
-        let largest = more.clone().filter(|word| *word < SMALL).max().map_or(0, |word| word as usize + 1);
+    fn make_room(&mut self, more: &[u64]) {
+        let largest = more.iter().filter(|word| **word < SMALL).max().map_or(0, |&word| word as usize + 1);
         let small = self.small.len().max(largest.next_power_of_two() * usize::from(largest > 0));
-        let hashed = self.hashed + more.filter(|word| *word >= small as u64).count();
+        let hashed = self.hashed + more.iter().filter(|word| **word >= small as u64).count();
         let slots = (2 * hashed).next_power_of_two() * usize::from(hashed > 0);
         if small == self.small.len() && slots <= self.slots.len() {
             return;
@@ -136,7 +133,7 @@ mod tests {
             let mut interned = Words::default();
             let mut expected: HashMap<u64, u32> = HashMap::new();
             for words in words.chunks(150) {
-                for (&word, number) in words.iter().zip(interned.intern(words.iter().copied())) {
+                for (&word, number) in words.iter().zip(interned.intern(words)) {
                     let next = expected.len() as u32;
                     prop_assert_eq!(number, *expected.entry(word).or_insert(next));
                     prop_assert_eq!(interned.words()[number as usize], word);

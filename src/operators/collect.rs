@@ -10,7 +10,7 @@ use datafusion::arrow::datatypes::DataType;
 use datafusion::arrow::record_batch::RecordBatch;
 use datafusion::common::cast::as_float32_array;
 use datafusion::common::runtime::SpawnedTask;
-use datafusion::common::{DataFusionError, Result, exec_err, internal_datafusion_err, internal_err};
+use datafusion::common::{Result, exec_err, internal_datafusion_err, internal_err};
 use datafusion::execution::SendableRecordBatchStream;
 use datafusion::execution::disk_manager::DiskManager;
 use datafusion::execution::memory_pool::MemoryReservation;
@@ -295,7 +295,7 @@ pub async fn collect(
                 let next = stream.lock().await.next().await;
                 match next {
                     Some(batch) => reader.read(&batch?)?,
-                    None => return Ok::<_, DataFusionError>(reader),
+                    None => return reader.finish(),
                 }
             }
         }));
@@ -303,16 +303,17 @@ pub async fn collect(
     let mut faults = Faults { nulls: vec![0; columns.ids.len() + 1], not_finite: 0 };
     let mut chunks = Vec::new();
     for task in tasks {
-        let reader = task.join_unwind().await.map_err(|e| internal_datafusion_err!("a reader was cut off: {e}"))??;
-        for (total, count) in faults.nulls.iter_mut().zip(&reader.faults.nulls) {
+        let (chunk, found, read) =
+            task.join_unwind().await.map_err(|e| internal_datafusion_err!("a reader was cut off: {e}"))??;
+        for (total, count) in faults.nulls.iter_mut().zip(&found.nulls) {
             *total += count;
         }
-        faults.not_finite += reader.faults.not_finite;
-        let held = reader.memory.size();
+        faults.not_finite += found.not_finite;
+        let held = read.size();
         // From here on the caller's reservation covers what the readers hold.
-        reader.memory.free();
+        read.free();
         memory.try_grow(held)?;
-        chunks.push(reader.finish()?);
+        chunks.push(chunk);
     }
     faults.check(columns)?;
     Ok(chunks)
@@ -385,11 +386,13 @@ impl Reader {
         grown
     }
 
-    fn finish(self) -> Result<Chunk> {
+    /// What was read, with its faults and the memory that is reserved for it.
+    fn finish(self) -> Result<(Chunk, Faults, MemoryReservation)> {
         let numbers = vec![Vec::new(); self.interners.len()];
         let interned = self.interners.into_iter().map(Interner::finish).collect::<Result<Vec<_>>>()?;
         let (distinct, counts) = interned.into_iter().unzip();
-        Ok(Chunk { pieces: self.pieces, spilled: self.spilled, distinct, counts, numbers })
+        let chunk = Chunk { pieces: self.pieces, spilled: self.spilled, distinct, counts, numbers };
+        Ok((chunk, self.faults, self.memory))
     }
 }
 

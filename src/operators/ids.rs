@@ -98,8 +98,8 @@ impl Interner {
     fn intern_values(&mut self, ids: &ArrayRef) -> Result<Vec<u32>> {
         let codes = match &mut self.ids {
             Distinct::Words(words) => match ids.data_type() {
-                DataType::Int64 => words.intern(ids.as_primitive::<Int64Type>().values().iter().map(|&id| id as u64)),
-                _ => words.intern(ids.as_primitive::<UInt64Type>().values().iter().copied()),
+                DataType::Int64 => words.intern(ids.as_primitive::<Int64Type>().values().inner().typed_data()),
+                _ => words.intern(ids.as_primitive::<UInt64Type>().values()),
             },
             Distinct::Texts(texts) => intern_texts(texts, ids)?,
             Distinct::Groups(groups, scratch) => {
