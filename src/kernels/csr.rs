@@ -1,11 +1,13 @@
 //! A sparse matrix in compressed rows, the shape in which every kernel takes its input.
 
+use std::borrow::Cow;
 use std::ops::Range;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use rayon::prelude::*;
 
 use super::Error;
+use super::digits::sort_by_upper;
 
 /// An entry of a row: its column above, the bits of its value below, so that whole words sort by column.
 pub mod entry {
@@ -50,6 +52,9 @@ pub trait Triples: Sync {
     /// The column that each code of a column stands for.
     fn columns(&self) -> &[u32];
 
+    /// How many triples have each code of a row.
+    fn counts(&self) -> Cow<'_, [u32]>;
+
     /// Visits all triples, in pieces.
     fn each_piece(&self, visit: &mut dyn FnMut(Piece<'_>)) -> Result<(), Error>;
 }
@@ -60,29 +65,15 @@ impl Csr {
     ///
     /// Works on the threads of the current pool, one for each of `parts`.
     pub fn build(rows: Range<usize>, columns: usize, parts: &[&dyn Triples]) -> Result<Self, Error> {
-        let counts = parts.par_iter().map(|part| count_rows(*part, &rows));
-        let mut cursors: Vec<Vec<u32>> = counts.collect::<Result<_, _>>()?;
-        let offsets = claim(rows.len(), &mut cursors);
-        // Parts fill every row in turn; each slot is written once, by the part whose cursor claimed it.
+        let (offsets, starts) = claim(&rows, parts);
+        // Each slot is written once, by the part that claimed it.
         let mut slots: Vec<AtomicU64> = Vec::with_capacity(offsets[rows.len()]);
         slots.par_extend((0..offsets[rows.len()]).into_par_iter().map(|_| AtomicU64::new(0)));
-        parts.par_iter().zip(cursors).try_for_each(|(part, mut cursors)| {
-            let (part_rows, part_columns) = (part.rows(), part.columns());
-            let mut place = |row: u32, column: u32, value: f32| {
-                let row = (part_rows[row as usize] as usize).wrapping_sub(rows.start);
-                if let Some(cursor) = cursors.get_mut(row) {
-                    let word = entry::pack(part_columns[column as usize], value);
-                    slots[offsets[row] + *cursor as usize].store(word, Relaxed);
-                    *cursor += 1;
-                }
-            };
-            part.each_piece(&mut |(rows, columns, values)| {
-                let places = rows.iter().zip(columns);
-                if values.is_empty() {
-                    places.for_each(|(&row, &column)| place(row, column, 1.0));
-                } else {
-                    places.zip(values).for_each(|((&row, &column), &value)| place(row, column, value));
-                }
+        parts.par_iter().zip(starts).try_for_each(|(part, next)| {
+            let mut places = Places { next, columns: part.columns(), slots: &slots };
+            part.each_piece(&mut |(rows, columns, values)| match values {
+                [] => places.fill(rows, columns, std::iter::repeat(1.0)),
+                _ => places.fill(rows, columns, values.iter().copied()),
             })
         })?;
         let entries = slots.into_iter().map(AtomicU64::into_inner).collect();
@@ -95,10 +86,11 @@ impl Csr {
         let repeats = |row: &[u64]| row.windows(2).any(|pair| entry::column(pair[0]) == entry::column(pair[1]));
         let columns = self.columns;
         let sort = |(offsets, entries): (&[usize], &mut [u64])| {
-            let (mut any, mut room) = (false, Vec::new());
+            let longest = offsets.windows(2).map(|bounds| bounds[1] - bounds[0]).max().unwrap_or(0);
+            let (mut any, mut room) = (false, vec![0; longest]);
             for bounds in offsets.windows(2) {
                 let row = &mut entries[bounds[0] - offsets[0]..bounds[1] - offsets[0]];
-                sort_by_column(row, columns, &mut room);
+                sort_by_upper(row, 0..columns, &mut room);
                 any |= repeats(row);
             }
             any
@@ -188,19 +180,62 @@ impl Csr {
     pub fn bytes_for(rows: usize, entries: usize) -> usize {
         (rows + 1) * size_of::<usize>() + entries * size_of::<u64>()
     }
+
+    /// The bytes that [`Csr::build`] takes beside the matrix and what it is built from, where parts have so many codes of rows
+    /// and the longest row so many entries: each thread has room to sort a row.
+    pub fn build_bytes_for(codes: usize, longest: usize, threads: usize) -> usize {
+        codes * size_of::<usize>() + threads * longest * size_of::<u64>()
+    }
 }
 
-/// How many triples each row of a range has.
-fn count_rows(part: &dyn Triples, rows: &Range<usize>) -> Result<Vec<u32>, Error> {
-    let mut codes = vec![0u32; part.rows().len()];
-    part.each_piece(&mut |(piece, _, _)| piece.iter().for_each(|&code| codes[code as usize] += 1))?;
-    let mut counts = vec![0u32; rows.len()];
-    for (count, &row) in codes.iter().zip(part.rows()) {
-        if let Some(total) = counts.get_mut((row as usize).wrapping_sub(rows.start)) {
-            *total += count;
+/// Where the entries of one part go.
+struct Places<'a> {
+    /// Where the next triple of each code of a row goes; beyond all slots if it goes nowhere.
+    next: Vec<usize>,
+    /// The column that each code of a column stands for.
+    columns: &'a [u32],
+    slots: &'a [AtomicU64],
+}
+
+impl Places<'_> {
+    #[inline(always)]
+    fn fill(&mut self, rows: &[u32], columns: &[u32], values: impl Iterator<Item = f32>) {
+        for ((&row, &column), value) in rows.iter().zip(columns).zip(values) {
+            let next = &mut self.next[row as usize];
+            if let Some(slot) = self.slots.get(*next) {
+                slot.store(entry::pack(self.columns[column as usize], value), Relaxed);
+                *next += 1;
+            }
         }
     }
-    Ok(counts)
+}
+
+/// Where each row of a range begins, the last ends, and where each part's triples of each code of a row go; those of other rows
+/// go beyond the end.
+fn claim(rows: &Range<usize>, parts: &[&dyn Triples]) -> (Vec<usize>, Vec<Vec<usize>>) {
+    let within = |row: u32| (row as usize).wrapping_sub(rows.start);
+    let counts: Vec<_> = parts.iter().map(|part| part.counts()).collect();
+    let mut offsets = vec![0; rows.len() + 1];
+    for (part, counts) in parts.iter().zip(&counts) {
+        for (&row, &count) in part.rows().iter().zip(&counts[..]) {
+            if let Some(length) = offsets[1..].get_mut(within(row)) {
+                *length += count as usize;
+            }
+        }
+    }
+    for row in 0..rows.len() {
+        offsets[row + 1] += offsets[row];
+    }
+    let (mut next, end) = (offsets[..rows.len()].to_vec(), offsets[rows.len()]);
+    let starts = parts.iter().zip(&counts).map(|(part, counts)| {
+        let claim = |(&row, &count): (&u32, &u32)| match next.get_mut(within(row)) {
+            Some(next) => std::mem::replace(next, *next + count as usize),
+            None => end,
+        };
+        part.rows().iter().zip(&counts[..]).map(claim).collect()
+    });
+    let starts = starts.collect();
+    (offsets, starts)
 }
 
 /// Triples in memory.
@@ -223,6 +258,12 @@ impl Triples for Slices<'_> {
         self.columns
     }
 
+    fn counts(&self) -> Cow<'_, [u32]> {
+        let mut counts = vec![0; self.rows.len()];
+        self.pieces.iter().for_each(|(rows, _, _)| rows.iter().for_each(|&code| counts[code as usize] += 1));
+        counts.into()
+    }
+
     fn each_piece(&self, visit: &mut dyn FnMut(Piece<'_>)) -> Result<(), Error> {
         self.pieces.iter().for_each(|&piece| visit(piece));
         Ok(())
@@ -235,55 +276,6 @@ fn mix(number: u32) -> u32 {
     hash = (hash ^ (hash >> 16)).wrapping_mul(0x85eb_ca6b);
     hash = (hash ^ (hash >> 13)).wrapping_mul(0xc2b2_ae35);
     hash ^ (hash >> 16)
-}
-
-/// Turns each part's counts of entries per row into where in the row the part begins; returns where rows begin.
-fn claim(rows: usize, counts: &mut [Vec<u32>]) -> Vec<usize> {
-    let mut offsets = Vec::with_capacity(rows + 1);
-    offsets.push(0);
-    for row in 0..rows {
-        let mut length = 0;
-        for part in counts.iter_mut() {
-            length += std::mem::replace(&mut part[row], length);
-        }
-        offsets.push(offsets[row] + length as usize);
-    }
-    offsets
-}
-
-/// Sorts the entries of a row by column. Long rows are sorted digit by digit (radix sort, least digit first), in half of the
-/// time that comparisons take.
-fn sort_by_column(row: &mut [u64], columns: usize, room: &mut Vec<u64>) {
-    const MOST_BITS: u32 = 11;
-    // A megabyte a thread, which need not be reserved.
-    const MOST_ROOM: usize = 1 << 17;
-    let bits = columns.max(2).next_power_of_two().trailing_zeros();
-    let passes = bits.div_ceil(MOST_BITS);
-    let bits = bits.div_ceil(passes);
-    if row.len() < 1 << bits || row.len() > MOST_ROOM {
-        return row.sort_unstable();
-    }
-    room.resize(room.len().max(row.len()), 0);
-    let (mut from, mut to) = (&mut *row, &mut room[..]);
-    for pass in 0..passes {
-        let digit = |entry: u64| (entry::column(entry) >> (pass * bits)) as usize & ((1 << bits) - 1);
-        let mut next = [0u32; 1 << MOST_BITS];
-        from.iter().for_each(|&entry| next[digit(entry)] += 1);
-        let mut sum = 0;
-        for next in &mut next[..1 << bits] {
-            sum += std::mem::replace(next, sum);
-        }
-        for &entry in &*from {
-            let next = &mut next[digit(entry)];
-            to[*next as usize] = entry;
-            *next += 1;
-        }
-        let sorted = from.len();
-        (from, to) = (&mut to[..sorted], from);
-    }
-    if passes % 2 == 1 {
-        to.copy_from_slice(from);
-    }
 }
 
 /// Rows that are worth a task of their own have about this many entries.
@@ -359,19 +351,6 @@ mod tests {
         let m = build(2, 3, &[(&[1, 0, 1], &[2, 1, 0], &[5.0, 6.0, 7.0]), (&[1], &[1], &[-1.0])]);
         assert_eq!(row(&m, 0), [(1, 6.0)]);
         assert_eq!(row(&m, 1), [(0, 7.0), (1, -1.0), (2, 5.0)]);
-    }
-
-    /// In one, two and three digits; short rows are compared.
-    #[test]
-    fn rows_are_sorted_by_column() {
-        for (columns, length) in [(1, 3000), (300, 3000), (1 << 17, 3000), (1 << 23, 3000), (1 << 17, 300)] {
-            let column = |at: u32| mix(at) % columns;
-            let mut row: Vec<u64> = (0..length).map(|at| entry::pack(column(at), at as f32)).collect();
-            let mut expected = row.clone();
-            expected.sort_unstable_by_key(|&e| (entry::column(e), entry::value(e).to_bits()));
-            sort_by_column(&mut row, columns as usize, &mut Vec::new());
-            assert_eq!(row, expected, "{columns} columns");
-        }
     }
 
     #[test]

@@ -9,6 +9,7 @@ pub mod bpr;
 pub mod cells;
 pub mod cpu;
 pub mod csr;
+mod digits;
 pub mod diversify;
 pub mod ease;
 pub mod few;

@@ -3,7 +3,7 @@
 use super::cells::Cell;
 use super::cpu::{Cpu, Work};
 use super::metric::Settings;
-use super::topk::{Candidates, Floor, Outbox, TopK, turned};
+use super::topk::{Candidates, Floor, Outbox, TopK, falling, rising};
 
 /// From this k on it pays to guess what the best of many pairs must beat, by one of so many of them.
 const LONG_LIST: usize = 256;
@@ -25,7 +25,7 @@ pub(super) struct Scorer<'a, N, F> {
     own_floor: Floor,
     /// What was found for other entities and is not delivered yet.
     outbox: Outbox,
-    /// Room for a few of its scores, [`turned`].
+    /// Room for a few of its scores, [`falling`].
     sample: Vec<u32>,
     /// The entities that were gathered.
     gathered: Gathered<N>,
@@ -251,12 +251,12 @@ impl<'a, N: Copy, F> Scorer<'a, N, F> {
         for (cells, others) in cells.chunks(SAMPLED).zip(others.norms.chunks(SAMPLED)) {
             let score = (self.score)(cells[0], norm, others[0]) as f32;
             if !score.is_nan() {
-                sample.push(turned(score.to_bits()));
+                sample.push(falling(score));
             }
         }
         let expected = (k / SAMPLED) as f64;
         let place = (expected + 3.0 * expected.sqrt()) as usize;
-        let guess = (place < sample.len()).then(|| f32::from_bits(turned(*sample.select_nth_unstable(place).1)));
+        let guess = (place < sample.len()).then(|| rising(*sample.select_nth_unstable(place).1));
         sample.clear();
         self.sample = sample;
         guess
@@ -273,6 +273,8 @@ impl<'a, N: Copy, F> Scorer<'a, N, F> {
         }
     }
 
+    /// Loops stand here by themselves: what closures of iterators do is not always compiled with the instructions that
+    /// [`Cpu::run`] allows.
     #[inline(always)]
     fn score_cells<C: Cell>(&mut self, i: usize, others: &Others<'_, N>, entity: impl Fn(usize) -> usize, cells: &[C])
     where

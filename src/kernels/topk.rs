@@ -3,7 +3,10 @@
 //! A pair is kept as one number: its score in the upper half, so that better scores make smaller numbers, and its place among
 //! the sorted ids in the lower. Numbers are selected and sorted several times as fast as pairs that are compared in steps.
 
+use std::ops::Range;
 use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use super::digits::sort_by_upper;
 
 /// Keeps the `k` best pairs of score and place pushed into it.
 ///
@@ -23,16 +26,25 @@ type Key = u64;
 
 fn key(score: f32, place: u32) -> Key {
     // Adding 0 turns -0 into 0, which compares as the same score.
-    u64::from(turned((score + 0.0).to_bits())) << 32 | u64::from(place)
+    u64::from(falling(score + 0.0)) << 32 | u64::from(place)
 }
 
 fn pair(key: Key) -> (f32, u32) {
-    (f32::from_bits(turned((key >> 32) as u32)), key as u32)
+    (rising((key >> 32) as u32), key as u32)
 }
 
-/// From the bits of a single to a number that falls as singles rise, and back. Bits of negative singles fall by themselves and
-/// are above all others.
-pub(super) fn turned(bits: u32) -> u32 {
+/// A number that falls as scores rise.
+pub(super) fn falling(score: f32) -> u32 {
+    turned(score.to_bits())
+}
+
+/// The score of such a number.
+pub(super) fn rising(falling: u32) -> f32 {
+    f32::from_bits(turned(falling))
+}
+
+/// Its own inverse. Bits of negative singles fall by themselves and are above all others.
+fn turned(bits: u32) -> u32 {
     const SIGN: u32 = 1 << 31;
     if bits < SIGN { SIGN - 1 - bits } else { bits }
 }
@@ -193,6 +205,25 @@ impl TopK {
         self.buffer.drain(..).map(pair)
     }
 
+    /// Sorts the best pairs, best first, and drops all others. A long list is sorted by scores first, digit by digit.
+    fn sort(&mut self, room: &mut Vec<Key>) {
+        const LONG: usize = 256;
+        let length = self.buffer.len();
+        if length < LONG {
+            self.cut();
+            return self.buffer.sort_unstable();
+        }
+        let score = |key: &Key| (key >> u32::BITS) as usize;
+        let (least, most) = self
+            .buffer
+            .iter()
+            .fold((usize::MAX, 0), |(least, most), key| (least.min(score(key)), most.max(score(key))));
+        room.resize(room.len().max(length), 0);
+        sort_by_upper(&mut self.buffer, least..most + 1, room);
+        self.buffer.chunk_by_mut(|a, b| score(a) == score(b)).for_each(|ties| ties.sort_unstable());
+        self.buffer.truncate(self.k);
+    }
+
     /// Offers all pairs of another selection, which is empty and starts anew with scores of at least `least` after it.
     pub fn absorb(&mut self, other: &mut Self, least: f32) {
         other.cut();
@@ -277,17 +308,41 @@ impl Candidates {
         }
     }
 
-    /// Hands out the best candidates of a row, best first.
-    pub fn take(&self, row: usize, mut visit: impl FnMut(f32, u32)) {
-        let mut list = self.lock(row);
-        list.drain(self.least).for_each(|(score, place)| visit(score, self.order.column(place)));
-        list.buffer = Vec::new();
+    /// Hands out the best candidates of a range of rows, once.
+    pub fn take_lists(&self, rows: Range<usize>) -> Lists {
+        let (mut lists, mut room) = (Lists::default(), Vec::new());
+        for row in rows {
+            let mut list = std::mem::replace(&mut *self.lock(row), TopK::new(0, self.least));
+            list.sort(&mut room);
+            lists.lengths.push(list.buffer.len());
+            lists.scores.extend(list.buffer.iter().map(|&key| pair(key).0));
+            lists.candidates.extend(list.buffer.iter().map(|&key| self.order.column(pair(key).1)));
+        }
+        lists
+    }
+
+    /// Hands out the best candidates of a row.
+    #[cfg(test)]
+    pub(super) fn take(&self, row: usize, mut visit: impl FnMut(f32, u32)) {
+        let Lists { candidates, scores, .. } = self.take_lists(row..row + 1);
+        scores.into_iter().zip(candidates).for_each(|(score, candidate)| visit(score, candidate));
     }
 
     fn lock(&self, row: usize) -> MutexGuard<'_, TopK> {
         // Whoever panicked while holding a list ends the query; what the list holds is whole all the same.
         self.lists[row].lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// The best candidates of some rows, one row after the other.
+#[derive(Debug, Default)]
+pub struct Lists {
+    /// The number of candidates of each row.
+    pub lengths: Vec<usize>,
+    /// The candidates of each row, best first.
+    pub candidates: Vec<u32>,
+    /// Their scores.
+    pub scores: Vec<f32>,
 }
 
 /// Candidates that one thread has for rows of others. A list is far away in memory and has a lock, so it is better visited
@@ -366,6 +421,26 @@ mod tests {
             all.sort_by(|a, b| b.0.total_cmp(&a.0).then(a.1.cmp(&b.1)));
             all.truncate(k);
             prop_assert_eq!(first.drain(1.0).collect::<Vec<_>>(), all);
+        }
+
+        #[test]
+        fn long_lists_are_sorted_with_their_ties(
+            scores in proptest::collection::vec(prop_oneof![0u8..6, any::<u8>()], 200..900),
+            (k, scale) in (150usize..900, prop_oneof![Just(1.0f32), Just(-0.3), Just(1e-30), Just(1e30)]),
+        ) {
+            let order = Order::new((0..scores.len() as u32).rev().collect());
+            let found = Candidates::new(k, order, f32::NEG_INFINITY);
+            let mut all: Vec<(f32, u32)> = Vec::new();
+            for (&score, candidate) in scores.iter().zip(0..) {
+                all.push((f32::from(score) * scale, candidate));
+                found.offer(0, f32::from(score) * scale, candidate);
+            }
+            // The last stand first in the order.
+            all.sort_by(|a, b| (b.0 + 0.0).total_cmp(&(a.0 + 0.0)).then(b.1.cmp(&a.1)));
+            all.truncate(k);
+            let lists = found.take_lists(0..2);
+            prop_assert_eq!(&lists.lengths, &[all.len(), 0]);
+            prop_assert_eq!(lists.scores.into_iter().zip(lists.candidates).collect::<Vec<_>>(), all);
         }
 
         #[test]

@@ -11,13 +11,21 @@ const AT_ONCE: usize = 64;
 /// Distinct words of 64 bits, numbered.
 #[derive(Debug, Default)]
 pub struct Words {
-    /// The number plus one of each small word, 0 for one that has not come: what most registers count by needs no hash.
+    /// The number plus one of each small word, 0 for one that has not come: what most registers count by needs no hash. As many
+    /// as a power of two, or none.
     small: Vec<u32>,
     /// Open addressing with linear probing; at most half of the slots are taken. A word, and its number plus one.
     slots: Vec<(u64, u32)>,
     /// How many slots are taken.
     hashed: usize,
     words: Vec<u64>,
+}
+
+/// Adds to the count of each of these numbers.
+pub fn count(numbers: &[u32], counts: &mut [u32]) {
+    for &number in numbers {
+        counts[number as usize] += 1;
+    }
 }
 
 /// Words below this may have their number looked up by themselves.
@@ -29,8 +37,12 @@ impl Words {
     pub fn intern(&mut self, words: &[u64]) -> Vec<u32> {
         let mut numbers = Vec::with_capacity(words.len());
         for some in words.chunks(AT_ONCE) {
-            self.make_room(some);
-            if some.iter().all(|&word| word < self.small.len() as u64) {
+            // There are as many small ones as a power of two: words are small if all their bits together are.
+            let joined = some.iter().fold(0, |joined, word| joined | word);
+            if joined >= self.small.len() as u64 {
+                self.make_room(some);
+            }
+            if joined < self.small.len() as u64 {
                 numbers.extend(some.iter().map(|&word| self.find_small(word)));
             } else {
                 some.iter().for_each(|&word| prefetch(std::slice::from_ref(&self.slots[self.home(word)])));

@@ -71,6 +71,11 @@ impl Chunk {
         spilled + self.pieces.iter().map(|piece| piece.codes[0].len()).sum::<usize>()
     }
 
+    /// The number of distinct ids in a column.
+    pub fn distinct(&self, column: usize) -> usize {
+        self.counts[column].len()
+    }
+
     /// The bytes that it holds in memory.
     pub fn bytes(&self) -> usize {
         let rows: usize = self.pieces.iter().map(|piece| piece.codes[0].len()).sum();
@@ -171,6 +176,10 @@ impl csr::Triples for ChunkTriples<'_> {
         &self.chunk.numbers[self.column]
     }
 
+    fn counts(&self) -> Cow<'_, [u32]> {
+        (&self.chunk.counts[self.row]).into()
+    }
+
     fn each_piece(&self, visit: &mut dyn FnMut(csr::Piece<'_>)) -> Result<(), Error> {
         Ok(self.chunk.each_piece(self.row, self.column, visit)?)
     }
@@ -204,29 +213,64 @@ fn number_where(
     data_type: &DataType,
     out: &DataType,
 ) -> Result<Numbering> {
-    let mut space = Space::try_new(data_type)?;
-    let (mut counts, mut ranked): (Vec<u64>, Vec<u64>) = Default::default();
+    let columns = places.iter().flat_map(|&(table, column)| {
+        let counted = counted(table);
+        tables[table].iter().map(move |chunk| (chunk, column, counted))
+    });
+    let (numbering, numbers) = numbering(columns, data_type, out)?;
+    let mut numbers = numbers.into_iter();
     for &(table, column) in places {
-        for chunk in &mut tables[table] {
-            let codes = space.add(&chunk.distinct[column])?;
-            counts.resize(space.size(), 0);
-            ranked.resize(space.size(), 0);
-            for (&code, &n) in codes.iter().zip(&chunk.counts[column]) {
-                counts[code as usize] += u64::from(n);
-                ranked[code as usize] += if counted(table) { u64::from(n) } else { 0 };
-            }
-            chunk.numbers[column] = codes;
-        }
+        tables[table].iter_mut().zip(&mut numbers).for_each(|(chunk, numbers)| chunk.numbers[column] = numbers);
     }
-    let (numbering, numbers) = space.number(&counts, &ranked, out)?;
-    places.iter().for_each(|&(table, column)| renumber(&mut tables[table], column, &numbers));
     Ok(numbering)
 }
 
-/// Gives the ids of a column new numbers, by old ones.
-fn renumber(chunks: &mut [Chunk], column: usize, numbers: &[u32]) {
-    let codes = chunks.iter_mut().flat_map(|chunk| &mut chunk.numbers[column]);
-    codes.for_each(|code| *code = numbers[*code as usize]);
+/// Numbers the ids of two columns of a table, each for itself but both at the same time, on the threads of the current pool. For
+/// each there are the type in which ids are numbered and that in which they go out.
+pub fn number_both(
+    chunks: &mut [Chunk],
+    columns: [usize; 2],
+    types: [(&DataType, &DataType); 2],
+) -> Result<[Numbering; 2]> {
+    let number = |at: usize| {
+        let (data_type, out) = types[at];
+        numbering(chunks.iter().map(|chunk| (chunk, columns[at], true)), data_type, out)
+    };
+    let (first, second) = rayon::join(|| number(0), || number(1));
+    let (first, second) = (first?, second?);
+    for (column, numbers) in columns.into_iter().zip([first.1, second.1]) {
+        chunks.iter_mut().zip(numbers).for_each(|(chunk, numbers)| chunk.numbers[column] = numbers);
+    }
+    Ok([first.0, second.0])
+}
+
+/// Numbers the ids of columns of chunks together; only some are `counted` for the order. Returns the numbers of each one's codes.
+fn numbering<'a>(
+    columns: impl Iterator<Item = (&'a Chunk, usize, bool)>,
+    data_type: &DataType,
+    out: &DataType,
+) -> Result<(Numbering, Vec<Vec<u32>>)> {
+    let mut space = Space::try_new(data_type)?;
+    let (mut counts, mut ranked): (Vec<u64>, Vec<u64>) = Default::default();
+    let mut numbers = Vec::new();
+    for (chunk, column, counted) in columns {
+        let codes = space.add(&chunk.distinct[column])?;
+        counts.resize(space.size(), 0);
+        ranked.resize(space.size(), 0);
+        for (&code, &n) in codes.iter().zip(&chunk.counts[column]) {
+            counts[code as usize] += u64::from(n);
+            ranked[code as usize] += if counted { u64::from(n) } else { 0 };
+        }
+        numbers.push(codes);
+    }
+    let (numbering, renumbered) = space.number(&counts, &ranked, out)?;
+    numbers.iter_mut().for_each(|numbers| renumber(numbers, &renumbered));
+    Ok((numbering, numbers))
+}
+
+/// Puts new numbers in the place of old ones.
+fn renumber(numbers: &mut [u32], renumbered: &[u32]) {
+    numbers.iter_mut().for_each(|number| *number = renumbered[*number as usize]);
 }
 
 /// Numbers the rows of a matrix anew, so that of those with equal counts the ones with the same first column stand side by
@@ -250,8 +294,8 @@ pub fn group(chunks: &mut [Chunk], row: usize, column: usize, numbering: &mut Nu
             first[row as usize] = first[row as usize].min(found);
         }
     }
-    let numbers = numbering.group(&first)?;
-    renumber(chunks, row, &numbers);
+    let renumbered = numbering.group(&first)?;
+    chunks.iter_mut().for_each(|chunk| renumber(&mut chunk.numbers[row], &renumbered));
     Ok(())
 }
 
@@ -259,6 +303,14 @@ pub fn group(chunks: &mut [Chunk], row: usize, column: usize, numbering: &mut Nu
 struct Faults {
     nulls: Vec<usize>,
     not_finite: usize,
+}
+
+/// What a reader leaves.
+struct Finished {
+    chunk: Chunk,
+    faults: Faults,
+    /// For what the chunk holds.
+    reserved: MemoryReservation,
 }
 
 struct Reader {
@@ -303,15 +355,15 @@ pub async fn collect(
     let mut faults = Faults { nulls: vec![0; columns.ids.len() + 1], not_finite: 0 };
     let mut chunks = Vec::new();
     for task in tasks {
-        let (chunk, found, read) =
+        let Finished { chunk, faults: found, reserved } =
             task.join_unwind().await.map_err(|e| internal_datafusion_err!("a reader was cut off: {e}"))??;
         for (total, count) in faults.nulls.iter_mut().zip(&found.nulls) {
             *total += count;
         }
         faults.not_finite += found.not_finite;
-        let held = read.size();
+        let held = reserved.size();
         // From here on the caller's reservation covers what the readers hold.
-        read.free();
+        reserved.free();
         memory.try_grow(held)?;
         chunks.push(chunk);
     }
@@ -386,13 +438,12 @@ impl Reader {
         grown
     }
 
-    /// What was read, with its faults and the memory that is reserved for it.
-    fn finish(self) -> Result<(Chunk, Faults, MemoryReservation)> {
+    fn finish(self) -> Result<Finished> {
         let numbers = vec![Vec::new(); self.interners.len()];
         let interned = self.interners.into_iter().map(Interner::finish).collect::<Result<Vec<_>>>()?;
         let (distinct, counts) = interned.into_iter().unzip();
         let chunk = Chunk { pieces: self.pieces, spilled: self.spilled, distinct, counts, numbers };
-        Ok((chunk, self.faults, self.memory))
+        Ok(Finished { chunk, faults: self.faults, reserved: self.memory })
     }
 }
 

@@ -1,5 +1,6 @@
 //! Lists of neighbors that were found, handed out by all partitions.
 
+use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -14,7 +15,7 @@ use datafusion::logical_expr::{Expr, ExprFunctionExt, LogicalPlan, LogicalPlanBu
 
 use super::ids::Numbering;
 use super::node::{Built, Worker, rows_per_block};
-use crate::kernels::topk::Candidates;
+use crate::kernels::topk::{Candidates, Lists};
 
 /// The columns of a neighbor table for a column of ids of this name and type.
 pub fn schema(id: &str, id_type: &DataType) -> SchemaRef {
@@ -88,18 +89,32 @@ impl Found {
         Self { signed: true, ..self }
     }
 
-    fn list(&self, row: usize) -> Vec<(f32, u32)> {
-        let mut list = Vec::new();
-        self.candidates.take(row, |score, candidate| list.push((score, candidate)));
+    /// The lists of a range of entities, best first.
+    fn lists(&self, rows: Range<usize>) -> Lists {
+        let mut lists = self.candidates.take_lists(rows);
         if self.signed {
-            for (score, candidate) in &mut list {
-                let negative = *candidate % 2 == 1;
-                (*score, *candidate) = (if negative { -*score } else { *score }, *candidate / 2);
+            let (mut candidates, mut scores) = (&mut lists.candidates[..], &mut lists.scores[..]);
+            for &length in &lists.lengths {
+                let (own, others) = (candidates.split_at_mut(length), scores.split_at_mut(length));
+                self.give_signs(own.0, others.0);
+                (candidates, scores) = (own.1, others.1);
             }
-            let order = &self.entities.order;
-            list.sort_by(|a, b| b.0.total_cmp(&a.0).then(order[a.1 as usize].cmp(&order[b.1 as usize])));
         }
-        list
+        lists
+    }
+
+    /// Turns a list by strength into one by score.
+    fn give_signs(&self, candidates: &mut [u32], scores: &mut [f32]) {
+        let signed = candidates.iter().zip(&*scores).map(|(&candidate, &strength)| {
+            let negative = candidate % 2 == 1;
+            (if negative { -strength } else { strength }, candidate / 2)
+        });
+        let mut list: Vec<(f32, u32)> = signed.collect();
+        let order = &self.entities.order;
+        list.sort_by(|a, b| b.0.total_cmp(&a.0).then(order[a.1 as usize].cmp(&order[b.1 as usize])));
+        for ((candidate, score), signed) in candidates.iter_mut().zip(scores).zip(list) {
+            (*score, *candidate) = signed;
+        }
     }
 }
 
@@ -124,18 +139,17 @@ impl Worker for HandingOut {
         let found = &*self.0;
         let ids = &found.entities.ids;
         let rows = rows_per_block(found.k);
-        let (mut entity, mut neighbor, mut scores, mut ranks) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
-        for row in block * rows..(block * rows + rows).min(ids.len()) {
-            let list = found.list(row);
-            entity.resize(entity.len() + list.len(), row as u32);
-            neighbor.extend(list.iter().map(|&(_, candidate)| candidate));
-            scores.extend(list.iter().map(|&(score, _)| score));
-            ranks.extend(1..=list.len() as i32);
+        let rows = block * rows..(block * rows + rows).min(ids.len());
+        let lists = found.lists(rows.clone());
+        let (mut entity, mut ranks) = (Vec::new(), Vec::new());
+        for (row, &length) in rows.zip(&lists.lengths) {
+            entity.resize(entity.len() + length, row as u32);
+            ranks.extend(1..=length as i32);
         }
         let columns: Vec<ArrayRef> = vec![
             take(ids, &UInt32Array::from(entity), None)?,
-            take(ids, &UInt32Array::from(neighbor), None)?,
-            Arc::new(Float32Array::from(scores)),
+            take(ids, &UInt32Array::from(lists.candidates), None)?,
+            Arc::new(Float32Array::from(lists.scores)),
             Arc::new(Int32Array::from(ranks)),
         ];
         Ok((RecordBatch::try_new(Arc::clone(&found.schema), columns)?, 0))

@@ -18,7 +18,7 @@ use datafusion::physical_plan::aggregates::order::GroupOrdering;
 use rayon::prelude::*;
 
 use crate::kernels::texts::Texts;
-use crate::kernels::words::Words;
+use crate::kernels::words::{Words, count};
 
 /// Gives each distinct id a number, in the order in which they come.
 pub struct Interner {
@@ -67,8 +67,7 @@ impl Interner {
             None => self.intern_values(ids)?,
         };
         self.counts.resize(self.distinct(), 0);
-        let counts = &mut self.counts[..];
-        codes.iter().for_each(|&code| counts[code as usize] += 1);
+        count(&codes, &mut self.counts);
         Ok(codes)
     }
 

@@ -19,7 +19,7 @@ use crate::kernels::metric::Settings;
 use crate::kernels::similarity::{Similarity, blocks};
 use crate::kernels::topk::{Candidates, Order};
 use crate::kernels::weighting::Weighting;
-use crate::operators::collect::{Chunk, LARGEST_WEIGHT, group, matrix, number};
+use crate::operators::collect::{Chunk, LARGEST_WEIGHT, group, matrix, number_both};
 use crate::operators::ids::Numbering;
 use crate::operators::node::Resources;
 use crate::operators::sorted::{fit, largest, offsets_of, spill_rows};
@@ -116,8 +116,9 @@ impl Search<'_> {
     /// The sorted rows of a range of entities.
     fn build(&self, rows: &Rows, range: std::ops::Range<usize>) -> Result<Csr> {
         self.pool.install(|| {
+            let read = rows.offsets[range.end] - rows.offsets[range.start];
             let mut matrix = matrix(&rows.chunks, ENTITY, FEATURE, range, rows.features)?;
-            check_weights(&matrix, self.settings)?;
+            check_weights(&matrix, matrix.entries.len() < read, self.settings)?;
             if let Some(most) = self.settings.max_features {
                 matrix.cap_rows(most);
             }
@@ -144,10 +145,12 @@ impl Search<'_> {
         })
     }
 
-    /// The bytes that sorting so many rows takes.
+    /// The bytes that building a matrix of so many entries takes.
     fn build_bytes(&self, rows: &Rows, entries: usize) -> usize {
-        let cursors = rows.chunks.len() * rows.offsets.len() * size_of::<u32>();
-        Csr::bytes_for(rows.entities.ids.len(), entries) + cursors
+        let longest = rows.offsets.windows(2).map(|bounds| bounds[1] - bounds[0]).max().unwrap_or(0);
+        let codes = rows.chunks.iter().map(|chunk| chunk.distinct(ENTITY)).sum();
+        let beside = Csr::build_bytes_for(codes, longest.min(entries), self.resources.threads);
+        Csr::bytes_for(rows.entities.ids.len(), entries) + beside
     }
 
     fn search_bytes(&self, offsets: &[usize], bounds: &[usize], features: usize) -> usize {
@@ -166,11 +169,11 @@ impl Search<'_> {
 }
 
 impl Rows {
-    fn number(chunks: Vec<Chunk>, types: &Types) -> Result<Self> {
-        let mut tables = [chunks];
-        let mut entities = number(&mut tables, &[(0, ENTITY)], &types.ids[ENTITY], &types.out)?;
-        let features = number(&mut tables, &[(0, FEATURE)], &types.ids[FEATURE], &types.ids[FEATURE])?.ids.len();
-        let [mut chunks] = tables;
+    fn number(mut chunks: Vec<Chunk>, types: &Types) -> Result<Self> {
+        let [entity, feature] = [&types.ids[ENTITY], &types.ids[FEATURE]];
+        let types = [(entity, &types.out), (feature, feature)];
+        let [mut entities, features] = number_both(&mut chunks, [ENTITY, FEATURE], types)?;
+        let features = features.ids.len();
         // Of many blocks a row of few features then meets few, and what it meets was met by the row before it.
         if entities.ids.len() > MOST_ROWS {
             group(&mut chunks, ENTITY, FEATURE, &mut entities)?;
@@ -182,10 +185,11 @@ impl Rows {
     }
 }
 
-/// What holds for single rows must hold for their sums too, and BM25 knows no negative frequencies.
-fn check_weights(matrix: &Csr, settings: Settings) -> Result<()> {
+/// What holds for single rows must hold for their sums too, where some were `summed`, and neither walks nor BM25 know negative
+/// weights.
+fn check_weights(matrix: &Csr, summed: bool, settings: Settings) -> Result<()> {
     let any = |fault: fn(f32) -> bool| matrix.entries.par_iter().any(|&e| fault(entry::value(e)));
-    if any(|weight| weight.abs() > LARGEST_WEIGHT) {
+    if summed && any(|weight| weight.abs() > LARGEST_WEIGHT) {
         return exec_err!(
             "neighbors: the weights of repeated rows add up to more than {LARGEST_WEIGHT:e}; scale them down"
         );
