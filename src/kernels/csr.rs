@@ -60,8 +60,9 @@ pub trait Triples: Sync {
 }
 
 impl Csr {
-    /// Groups the triples of a range of rows by row, the first of the range being row 0 of the matrix, sorts each row by column and sums what has the same row and column. The summands are
-    /// ordered by value first, so the result does not depend on the order in which triples come.
+    /// Groups the triples of a range of rows by row, the first of the range being row 0 of the matrix, sorts each row by column and
+    /// sums what has the same row and column. The summands are ordered by value first, so the result does not depend on the order
+    /// in which triples come.
     ///
     /// Works on the threads of the current pool, one for each of `parts`.
     pub fn build(rows: Range<usize>, columns: usize, parts: &[&dyn Triples]) -> Result<Self, Error> {
@@ -83,14 +84,18 @@ impl Csr {
     }
 
     fn sort_rows(&mut self) {
+        // A megabyte a thread, which need not be reserved.
+        const MOST_ROOM: usize = 1 << 17;
         let repeats = |row: &[u64]| row.windows(2).any(|pair| entry::column(pair[0]) == entry::column(pair[1]));
         let columns = self.columns;
         let sort = |(offsets, entries): (&[usize], &mut [u64])| {
-            let longest = offsets.windows(2).map(|bounds| bounds[1] - bounds[0]).max().unwrap_or(0);
-            let (mut any, mut room) = (false, vec![0; longest]);
+            let (mut any, mut room) = (false, Vec::new());
             for bounds in offsets.windows(2) {
                 let row = &mut entries[bounds[0] - offsets[0]..bounds[1] - offsets[0]];
-                sort_by_upper(row, 0..columns, &mut room);
+                match row.len() <= MOST_ROOM {
+                    true => sort_by_upper(row, 0..columns, &mut room),
+                    false => row.sort_unstable(),
+                }
                 any |= repeats(row);
             }
             any
@@ -181,10 +186,9 @@ impl Csr {
         (rows + 1) * size_of::<usize>() + entries * size_of::<u64>()
     }
 
-    /// The bytes that [`Csr::build`] takes beside the matrix and what it is built from, where parts have so many codes of rows
-    /// and the longest row so many entries: each thread has room to sort a row.
-    pub fn build_bytes_for(codes: usize, longest: usize, threads: usize) -> usize {
-        codes * size_of::<usize>() + threads * longest * size_of::<u64>()
+    /// The bytes that [`Csr::build`] takes beside the matrix and what it is built from, where parts have so many codes of rows.
+    pub fn build_bytes_for(codes: usize) -> usize {
+        codes * size_of::<usize>()
     }
 }
 

@@ -218,7 +218,6 @@ impl TopK {
             .buffer
             .iter()
             .fold((usize::MAX, 0), |(least, most), key| (least.min(score(key)), most.max(score(key))));
-        room.resize(room.len().max(length), 0);
         sort_by_upper(&mut self.buffer, least..most + 1, room);
         self.buffer.chunk_by_mut(|a, b| score(a) == score(b)).for_each(|ties| ties.sort_unstable());
         self.buffer.truncate(self.k);

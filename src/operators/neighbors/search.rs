@@ -147,10 +147,8 @@ impl Search<'_> {
 
     /// The bytes that building a matrix of so many entries takes.
     fn build_bytes(&self, rows: &Rows, entries: usize) -> usize {
-        let longest = rows.offsets.windows(2).map(|bounds| bounds[1] - bounds[0]).max().unwrap_or(0);
         let codes = rows.chunks.iter().map(|chunk| chunk.distinct(ENTITY)).sum();
-        let beside = Csr::build_bytes_for(codes, longest.min(entries), self.resources.threads);
-        Csr::bytes_for(rows.entities.ids.len(), entries) + beside
+        Csr::bytes_for(rows.entities.ids.len(), entries) + Csr::build_bytes_for(codes)
     }
 
     fn search_bytes(&self, offsets: &[usize], bounds: &[usize], features: usize) -> usize {
