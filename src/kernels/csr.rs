@@ -339,9 +339,11 @@ mod tests {
         let parts: Vec<&dyn Triples> = parts.iter().map(|part| part as &dyn Triples).collect();
         let whole = Csr::build(0..rows, columns, &parts).unwrap();
         // A range of rows is what the whole has there.
-        for start in 0..rows {
-            let part = Csr::build(start..rows, columns, &parts).unwrap();
-            assert_eq!(part.entries, &whole.entries[whole.offsets[start]..]);
+        for (start, end) in (0..rows).flat_map(|start| (start..=rows).map(move |end| (start, end))) {
+            let part = Csr::build(start..end, columns, &parts).unwrap();
+            let first = whole.offsets[start];
+            assert_eq!(part.entries, &whole.entries[first..whole.offsets[end]]);
+            assert!(part.offsets.iter().map(|offset| first + offset).eq(whole.offsets[start..=end].iter().copied()));
         }
         whole
     }
@@ -355,6 +357,21 @@ mod tests {
         let m = build(2, 3, &[(&[1, 0, 1], &[2, 1, 0], &[5.0, 6.0, 7.0]), (&[1], &[1], &[-1.0])]);
         assert_eq!(row(&m, 0), [(1, 6.0)]);
         assert_eq!(row(&m, 1), [(0, 7.0), (1, -1.0), (2, 5.0)]);
+    }
+
+    /// Long enough to be sorted by digits, and too long for it.
+    #[test]
+    fn long_rows_are_sorted() {
+        for length in [3000, (1 << 17) + 1] {
+            let columns: Vec<u32> = (0..length).map(|at| mix(at) % (2 * length)).collect();
+            let values: Vec<f32> = (0..length).map(|at| (at % 7) as f32).collect();
+            let mut expected = std::collections::BTreeMap::new();
+            for (&column, &value) in columns.iter().zip(&values) {
+                *expected.entry(column).or_insert(0.0) += value;
+            }
+            let m = build(1, 2 * length as usize, &[(&vec![0; columns.len()], &columns, &values)]);
+            assert_eq!(row(&m, 0), expected.into_iter().collect::<Vec<_>>());
+        }
     }
 
     #[test]

@@ -8,7 +8,7 @@ const MOST_BITS: u32 = 11;
 /// Sorts words whose upper halves are in a range by these, or as whole words where they are few: then comparing is faster. `room`
 /// grows to as many words.
 ///
-/// Words with equal upper halves stay in the order in which they came, or are sorted: the caller must not count on either.
+/// Words outside the range are sorted wrongly. Words with equal upper halves stay in the order in which they came, or are sorted: the caller must not count on either.
 pub fn sort_by_upper(words: &mut [u64], range: Range<usize>, room: &mut Vec<u64>) {
     let bits = range.len().max(2).next_power_of_two().trailing_zeros();
     let least = (range.start as u64) << u32::BITS;

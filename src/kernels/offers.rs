@@ -3,7 +3,7 @@
 use super::cells::Cell;
 use super::cpu::{Cpu, Work};
 use super::metric::Settings;
-use super::topk::{Candidates, Floor, Outbox, TopK, falling, rising};
+use super::topk::{Candidates, Floor, Outbox, TopK, falling, score_of};
 
 /// From this k on it pays to guess what the best of many pairs must beat, by one of so many of them.
 const LONG_LIST: usize = 256;
@@ -256,7 +256,7 @@ impl<'a, N: Copy, F> Scorer<'a, N, F> {
         }
         let expected = (k / SAMPLED) as f64;
         let place = (expected + 3.0 * expected.sqrt()) as usize;
-        let guess = (place < sample.len()).then(|| rising(*sample.select_nth_unstable(place).1));
+        let guess = (place < sample.len()).then(|| score_of(*sample.select_nth_unstable(place).1));
         sample.clear();
         self.sample = sample;
         guess

@@ -21,13 +21,6 @@ pub struct Words {
     words: Vec<u64>,
 }
 
-/// Adds to the count of each of these numbers.
-pub fn count(numbers: &[u32], counts: &mut [u32]) {
-    for &number in numbers {
-        counts[number as usize] += 1;
-    }
-}
-
 /// Words below this may have their number looked up by themselves.
 const SMALL: u64 = 1 << 20;
 
@@ -126,6 +119,13 @@ impl Words {
         for word in std::mem::take(&mut self.words) {
             self.find(word);
         }
+    }
+}
+
+/// Adds to the count of each of these numbers. It stands here as the crate of kernels is compiled for speed.
+pub fn count(numbers: &[u32], counts: &mut [u32]) {
+    for &number in numbers {
+        counts[number as usize] += 1;
     }
 }
 

@@ -93,11 +93,11 @@ impl Found {
     fn lists(&self, rows: Range<usize>) -> Lists {
         let mut lists = self.candidates.take_lists(rows);
         if self.signed {
-            let (mut candidates, mut scores) = (&mut lists.candidates[..], &mut lists.scores[..]);
+            let mut start = 0;
             for &length in &lists.lengths {
-                let (own, others) = (candidates.split_at_mut(length), scores.split_at_mut(length));
-                self.give_signs(own.0, others.0);
-                (candidates, scores) = (own.1, others.1);
+                let own = start..start + length;
+                self.give_signs(&mut lists.candidates[own.clone()], &mut lists.scores[own]);
+                start += length;
             }
         }
         lists

@@ -15,7 +15,6 @@ use serde::{Deserialize, Serialize};
 use serde_with::{DisplayFromStr, serde_as};
 
 use super::NAME;
-use crate::kernels::csr::Csr;
 use crate::kernels::index::Index;
 use crate::kernels::nearest::Nearness;
 use crate::kernels::rows::Rows;
@@ -140,13 +139,14 @@ impl Task for NearestTask {
 
 /// The pairs to leave out by number; those of unknown ids leave nothing out.
 fn exclude(pairs: &mut [Chunk], queries: &mut VectorTable, candidates: &mut VectorTable) -> Result<Rows> {
-    let (rows, columns) = (queries.ids.len(), candidates.ids.len());
+    let rows = queries.ids.len();
     for chunk in pairs.iter_mut() {
         chunk.number_by(0, &mut queries.space)?;
         chunk.number_by(1, &mut candidates.space)?;
     }
-    let matrix: Csr = matrix(pairs, 0, 1, 0..rows, columns)?;
-    Ok(matrix.into())
+    // Unknown ids got numbers beyond those of candidates.
+    let columns = candidates.space.size();
+    Ok(matrix(pairs, 0, 1, 0..rows, columns)?.into())
 }
 
 /// What all partitions share.

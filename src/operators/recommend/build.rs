@@ -249,8 +249,9 @@ impl Matrices<'_> {
     fn make_room(&mut self, by_link: usize, by_user: &[usize]) -> Result<()> {
         let held = |tables: &[Vec<Chunk>]| tables.iter().flatten().map(Chunk::bytes).sum::<usize>();
         let rows = |table: usize| self.tables[table].iter().map(Chunk::rows).sum::<usize>();
-        let cursors = self.resources.threads * self.users.max(self.items) * size_of::<u32>();
-        let fixed = self.fixed + cursors + Csr::bytes_for(self.users.max(self.items), rows(by_link));
+        let codes = |chunks: &Vec<Chunk>| chunks.iter().map(|chunk| chunk.distinct(0)).sum();
+        let beside = Csr::build_bytes_for(self.tables.iter().map(codes).max().unwrap_or(0));
+        let fixed = self.fixed + beside + Csr::bytes_for(self.users.max(self.items), rows(by_link));
         let whole = by_user.iter().map(|&table| Csr::bytes_for(self.users, rows(table))).sum::<usize>();
         if self.resources.memory.try_resize(held(self.tables) + fixed + whole).is_ok() {
             return Ok(());
