@@ -186,8 +186,9 @@ impl ExecutionPlan for OperatorExec {
         std::iter::once(Distribution::UnspecifiedDistribution).chain((0..self.children.len() - 1).map(input)).collect()
     }
 
+    /// Inputs that are divided gain by it, even if they come as one partition, which DataFusion would leave whole otherwise.
     fn benefits_from_input_partitioning(&self) -> Vec<bool> {
-        vec![false; self.children.len()]
+        std::iter::once(false).chain((0..self.children.len() - 1).map(|input| self.key(input).is_some())).collect()
     }
 
     fn children(&self) -> Vec<&Arc<dyn ExecutionPlan>> {

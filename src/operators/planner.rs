@@ -5,7 +5,8 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use datafusion::catalog::Session;
-use datafusion::common::{Result, plan_err};
+use datafusion::common::stats::Precision;
+use datafusion::common::{Result, Statistics, plan_err};
 use datafusion::execution::context::QueryPlanner;
 use datafusion::logical_expr::physical_planning_context::PhysicalPlanningContext;
 use datafusion::logical_expr::planner::{PlannedRelation, RelationPlanner, RelationPlannerContext, RelationPlanning};
@@ -116,10 +117,12 @@ impl ExtensionPlanner for OperatorPlanner {
         if let Place::Cluster { broadcast } = self.0 {
             let mut keys = task.divisible();
             keys.resize(inputs.len(), None);
-            let large = |(input, key): (&Arc<dyn ExecutionPlan>, &Option<usize>)| {
-                Ok(key.is_some() && is_above(input, broadcast)?)
-            };
-            divided = inputs.iter().zip(&keys).map(large).collect::<Result<Vec<bool>>>()?.contains(&true);
+            let (mut large, mut dividable) = (false, false);
+            for (input, _) in inputs.iter().zip(&keys).filter(|(_, key)| key.is_some()) {
+                large |= is_above(input, broadcast)?;
+                dividable |= is_dividable(input, session.config().batch_size())?;
+            }
+            divided = large && dividable;
             for (input, key) in inputs.iter_mut().zip(keys) {
                 if only_reads(input) && !(divided && key.is_some()) {
                     *input = Arc::new(GatherExec::new(Arc::clone(input)));
@@ -149,8 +152,18 @@ impl OperatorPlanner {
 
 /// Whether a plan's result has more bytes than this, as far as that is known.
 fn is_above(plan: &Arc<dyn ExecutionPlan>, bytes: usize) -> Result<bool> {
-    let statistics = StatisticsContext::new().compute(plan.as_ref(), &StatisticsArgs::new())?;
-    Ok(statistics.total_byte_size.get_value().is_none_or(|&size| size > bytes))
+    Ok(statistics(plan)?.total_byte_size.get_value().is_none_or(|&size| size > bytes))
+}
+
+/// Whether DataFusion, asked to divide inputs by a key, divides all of them because of this one. Inputs of one partition that
+/// are known to be no more than a batch of rows it leaves whole, if there are no others.
+fn is_dividable(plan: &Arc<dyn ExecutionPlan>, batch: usize) -> Result<bool> {
+    let short = matches!(statistics(plan)?.num_rows, Precision::Exact(rows) if rows <= batch);
+    Ok(!short || plan.output_partitioning().partition_count() > 1)
+}
+
+fn statistics(plan: &Arc<dyn ExecutionPlan>) -> Result<Arc<Statistics>> {
+    StatisticsContext::new().compute(plan.as_ref(), &StatisticsArgs::new())
 }
 
 /// DataFusion's planner, with operators.

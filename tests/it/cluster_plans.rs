@@ -14,6 +14,7 @@ async fn tables(session: &Session, folder: &str) {
     let tables = [
         ("few", "SELECT value AS id, 'n' || (value % 7) AS name, value * 2.5 AS v FROM generate_series(1, 60)", 1),
         ("many", "SELECT value % 90 AS id, value % 11 AS g, value AS w FROM generate_series(1, 4000)", 3),
+        ("seen", "SELECT value % 90 AS id, value % 8 AS g FROM generate_series(1, 9000) WHERE value % 7 > 2", 1),
         ("nulls", "SELECT CASE WHEN value % 5 = 0 THEN NULL ELSE value END AS id FROM generate_series(1, 40)", 1),
     ];
     for (name, query, files) in tables {
@@ -55,7 +56,7 @@ fn queries(folder: &str) -> Vec<String> {
     }
     queries.extend(joins_by_any_condition(&many, &few));
     let neighbors = format!("neighbors((SELECT g, id FROM {many}), metric => 'jaccard', k => 3)");
-    queries.extend(operators_by_user(&many, &few));
+    queries.extend(operators_by_user(&many, &few, &format!("'{folder}/seen/'")));
     queries.extend([
         format!("SELECT count(id), max(v) FROM {few} WHERE 1 = 0"),
         format!("SELECT count(*), sum(w) FROM {many} m, (SELECT max(v) AS top FROM {few}) t WHERE m.w > t.top"),
@@ -98,7 +99,7 @@ fn joins_by_any_condition(many: &str, few: &str) -> Vec<String> {
 }
 
 /// Calls of operators whose rows are looked up by user, from files, from a subquery of few rows, and from aggregates.
-fn operators_by_user(many: &str, few: &str) -> Vec<String> {
+fn operators_by_user(many: &str, few: &str, seen: &str) -> Vec<String> {
     let near = |entity: &str, feature: &str| {
         format!("neighbors((SELECT {entity}, {feature}, count(*) FROM {many} WHERE w % 7 > 2 GROUP BY 1, 2), k => 6)")
     };
@@ -110,6 +111,9 @@ fn operators_by_user(many: &str, few: &str) -> Vec<String> {
         "(VALUES (1, 2, 0.3), (1, 3, 0.1), (7, 4, 1.7))".to_owned(),
         format!("(SELECT id, g, avg(w % 13) FROM {many} WHERE w % 3 = 0 GROUP BY id, g)"),
     ];
+    // One file as it is, and what comes as one partition of unknown size.
+    let unknown = "(SELECT 1, unnest(generate_series(1, 8)))";
+    let histories = histories.into_iter().chain([format!("(SELECT * FROM {seen})"), unknown.to_owned()]);
     let masks = format!(
         ", exclude => (SELECT id, g FROM {many} WHERE w % 5 = 0), candidates => (SELECT id % 8 AS item_id FROM {few})"
     );
@@ -123,11 +127,14 @@ fn operators_by_user(many: &str, few: &str) -> Vec<String> {
             }
         }
     }
-    for exclude in [String::new(), format!(", exclude => (SELECT id, g FROM {many} WHERE w % 5 < 3)")] {
-        let (users, items) = (vectors("id"), vectors("g"));
-        queries.push(format!(
-            "SELECT * FROM nearest(queries => {users}, candidates => {items}, k => 4{exclude}) ORDER BY id, rank"
-        ));
+    let items = vectors("g");
+    for exclude in ["".to_owned(), format!("(SELECT id, g FROM {many} WHERE w % 5 < 3)"), unknown.to_owned()] {
+        let exclude = if exclude.is_empty() { exclude } else { format!(", exclude => {exclude}") };
+        for users in [vectors("id"), "(SELECT 1 AS id, [3.0, 2.0, 1.0] AS vector)".to_owned()] {
+            queries.push(format!(
+                "SELECT * FROM nearest(queries => {users}, candidates => {items}, k => 4{exclude}) ORDER BY id, rank"
+            ));
+        }
         queries
             .push(format!("SELECT * FROM nearest(queries => {items}, candidates => {items}, k => 4) ORDER BY g, rank"));
     }
