@@ -21,6 +21,7 @@ pub mod lists;
 pub mod metric;
 pub mod nearest;
 mod offers;
+pub mod packed;
 pub mod pages;
 pub mod panels;
 pub mod predict;

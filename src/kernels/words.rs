@@ -1,4 +1,4 @@
-//! Numbers for whole numbers, in the order in which they first come.
+//! Numbers for whole numbers, in the order in which they first come, and how often they come.
 //!
 //! A look at a table that is larger than the caches waits for memory. Words are looked up many at a time, each step for
 //! all of them, so that the waits overlap.
@@ -11,14 +11,22 @@ const AT_ONCE: usize = 64;
 /// Distinct words of 64 bits, numbered.
 #[derive(Debug, Default)]
 pub struct Words {
-    /// The number plus one of each small word, 0 for one that has not come: what most registers count by needs no hash. As many
-    /// as a power of two, or none.
-    small: Vec<u32>,
-    /// Open addressing with linear probing; at most half of the slots are taken. A word, and its number plus one.
-    slots: Vec<(u64, u32)>,
+    /// Of each small word: what most registers count by needs no hash. As many as a power of two, or none.
+    small: Vec<Known>,
+    /// Open addressing with linear probing; at most half of the slots are taken.
+    slots: Vec<(u64, Known)>,
     /// How many slots are taken.
     hashed: usize,
     words: Vec<u64>,
+}
+
+/// What is known of a word, side by side as both are asked for each time.
+#[derive(Debug, Clone, Copy, Default)]
+struct Known {
+    /// Its number plus one, 0 if it has not come.
+    next: u32,
+    /// How often it has come.
+    count: u32,
 }
 
 /// Words below this may have their number looked up by themselves.
@@ -36,10 +44,10 @@ impl Words {
                 self.make_room(some);
             }
             if joined < self.small.len() as u64 {
-                numbers.extend(some.iter().map(|&word| self.find_small(word)));
+                numbers.extend(some.iter().map(|&word| self.find_small(word, 1)));
             } else {
                 some.iter().for_each(|&word| prefetch(std::slice::from_ref(&self.slots[self.home(word)])));
-                numbers.extend(some.iter().map(|&word| self.find(word)));
+                numbers.extend(some.iter().map(|&word| self.find(word, 1)));
             }
         }
         numbers
@@ -60,10 +68,21 @@ impl Words {
         &self.words
     }
 
+    /// How often each word has come, by number; beyond `u32::MAX` times, from 0 again.
+    pub fn counts(&self) -> Vec<u32> {
+        let mut counts = vec![0; self.words.len()];
+        for known in self.small.iter().chain(self.slots.iter().map(|(_, known)| known)) {
+            if known.next > 0 {
+                counts[known.next as usize - 1] = known.count;
+            }
+        }
+        counts
+    }
+
     /// The bytes that it holds.
     pub fn allocated(&self) -> usize {
-        let small = self.small.capacity() * size_of::<u32>();
-        small + self.slots.capacity() * size_of::<(u64, u32)>() + self.words.capacity() * size_of::<u64>()
+        let small = self.small.capacity() * size_of::<Known>();
+        small + self.slots.capacity() * size_of::<(u64, Known)>() + self.words.capacity() * size_of::<u64>()
     }
 
     /// Where the search for a word begins (Fibonacci hashing, which spreads words that follow each other).
@@ -73,32 +92,35 @@ impl Words {
         (hash >> 32) as usize & (self.slots.len() - 1)
     }
 
+    /// The number of a small word that has come so many more times.
     #[inline(always)]
-    fn find_small(&mut self, word: u64) -> u32 {
-        let next = &mut self.small[word as usize];
-        if *next == 0 {
+    fn find_small(&mut self, word: u64, times: u32) -> u32 {
+        let known = &mut self.small[word as usize];
+        if known.next == 0 {
             self.words.push(word);
-            *next = self.words.len() as u32;
+            known.next = self.words.len() as u32;
         }
-        *next - 1
+        known.count = known.count.wrapping_add(times);
+        known.next - 1
     }
 
+    /// The number of any word that has come so many more times.
     #[inline(always)]
-    fn find(&mut self, word: u64) -> u32 {
+    fn find(&mut self, word: u64, times: u32) -> u32 {
         if word < self.small.len() as u64 {
-            return self.find_small(word);
+            return self.find_small(word, times);
         }
         let mut at = self.home(word);
         loop {
-            let (known, next) = self.slots[at];
-            if next == 0 {
+            let (held, known) = &mut self.slots[at];
+            if known.next == 0 {
                 self.words.push(word);
                 self.hashed += 1;
-                self.slots[at] = (word, self.words.len() as u32);
-                return self.words.len() as u32 - 1;
+                (*held, known.next) = (word, self.words.len() as u32);
             }
-            if known == word {
-                return next - 1;
+            if *held == word {
+                known.count = known.count.wrapping_add(times);
+                return known.next - 1;
             }
             at = (at + 1) & (self.slots.len() - 1);
         }
@@ -113,11 +135,12 @@ impl Words {
         if small == self.small.len() && slots <= self.slots.len() {
             return;
         }
-        self.small = vec![0; small];
-        self.slots = vec![(0, 0); slots.max(self.slots.len())];
+        let counts = self.counts();
+        self.small = vec![Known::default(); small];
+        self.slots = vec![(0, Known::default()); slots.max(self.slots.len())];
         self.hashed = 0;
-        for word in std::mem::take(&mut self.words) {
-            self.find(word);
+        for (word, count) in std::mem::take(&mut self.words).into_iter().zip(counts) {
+            self.find(word, count);
         }
     }
 }
@@ -144,14 +167,18 @@ mod tests {
         ) {
             let mut interned = Words::default();
             let mut expected: HashMap<u64, u32> = HashMap::new();
+            let mut counts = Vec::new();
             for words in words.chunks(150) {
                 for (&word, number) in words.iter().zip(interned.intern(words)) {
                     let next = expected.len() as u32;
                     prop_assert_eq!(number, *expected.entry(word).or_insert(next));
                     prop_assert_eq!(interned.words()[number as usize], word);
+                    counts.resize(expected.len(), 0);
+                    counts[number as usize] += 1;
                 }
             }
             prop_assert_eq!(interned.len(), expected.len());
+            prop_assert_eq!(interned.counts(), counts);
         }
     }
 }

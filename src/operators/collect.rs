@@ -4,7 +4,7 @@ use std::borrow::Cow;
 use std::ops::Range;
 use std::sync::Arc;
 
-use datafusion::arrow::array::{Array, ArrayRef, BooleanArray, Float32Array};
+use datafusion::arrow::array::{Array, ArrayRef, BooleanArray};
 use datafusion::arrow::compute::{filter, is_not_null};
 use datafusion::arrow::datatypes::DataType;
 use datafusion::arrow::record_batch::RecordBatch;
@@ -21,9 +21,11 @@ use serde_with::{DisplayFromStr, serde_as};
 use tokio::sync::Mutex;
 
 use super::ids::{Interner, Numbering, Space, value_type};
-use super::spill::{Spill, from_kernel};
+use super::rows::Rows;
+use super::spill::from_kernel;
 use crate::kernels::Error;
 use crate::kernels::csr::{self, Csr};
+use crate::kernels::packed::{Codes, Weights};
 
 /// How an input is read and how its columns are called in messages.
 #[serde_as]
@@ -44,10 +46,7 @@ pub struct Columns {
 
 /// What one reader took from the stream.
 pub struct Chunk {
-    /// The rows of one batch after the other.
-    pieces: Vec<Piece>,
-    /// Rows that found no room.
-    spilled: Option<Spilled>,
+    rows: Rows,
     /// For each id column, the distinct ids by code.
     distinct: Vec<ArrayRef>,
     /// For each id column, how often each code occurs.
@@ -56,19 +55,10 @@ pub struct Chunk {
     numbers: Vec<Vec<u32>>,
 }
 
-/// The rows of a batch. They are kept as they came: joined vectors would be copied, and memory touched anew, as they grow.
-struct Piece {
-    /// For each id column, the code of each row.
-    codes: Vec<Vec<u32>>,
-    /// The weight of each row, empty where there is no weight column.
-    weights: Vec<f32>,
-}
-
 impl Chunk {
     /// The number of rows.
     pub fn rows(&self) -> usize {
-        let spilled = self.spilled.iter().flat_map(|spilled| &spilled.pieces).map(|(_, rows)| rows).sum::<usize>();
-        spilled + self.pieces.iter().map(|piece| piece.codes[0].len()).sum::<usize>()
+        self.rows.count()
     }
 
     /// The number of distinct ids in a column.
@@ -78,38 +68,22 @@ impl Chunk {
 
     /// The bytes that it holds in memory.
     pub fn bytes(&self) -> usize {
-        let rows: usize = self.pieces.iter().map(|piece| piece.codes[0].len()).sum();
-        let row = self.distinct.len() + usize::from(self.pieces.iter().any(|piece| !piece.weights.is_empty()));
         let ids = self.numbers.iter().chain(&self.counts).map(Vec::len).sum::<usize>();
         let distinct: usize = self.distinct.iter().map(|ids| ids.get_array_memory_size()).sum();
-        (rows * row + ids) * size_of::<u32>() + distinct
+        self.rows.bytes() + ids * size_of::<u32>() + distinct
     }
 
     /// Visits the numbers of the ids in a column, in the order of rows.
     pub fn each_number(&self, column: usize, mut visit: impl FnMut(u32)) -> Result<()> {
         let numbers = &self.numbers[column];
-        self.each_piece(column, column, &mut |(codes, _, _)| {
+        self.rows.each_piece(column, column, &mut |(codes, _, _)| {
             codes.iter().for_each(|&code| visit(numbers[code as usize]));
         })
     }
 
     /// Visits the weights, in the order of rows.
     pub fn each_weight(&self, mut visit: impl FnMut(f32)) -> Result<()> {
-        self.each_piece(0, 0, &mut |(_, _, weights)| weights.iter().for_each(|&weight| visit(weight)))
-    }
-
-    fn each_piece(&self, row: usize, column: usize, visit: &mut dyn FnMut(csr::Piece<'_>)) -> Result<()> {
-        if let Some(spilled) = &self.spilled {
-            for &(at, rows) in &spilled.pieces {
-                let column_at = |column: usize| at + (column * rows * size_of::<u32>()) as u64;
-                let codes = |column| spilled.file.read::<u32>(column_at(column), rows);
-                let weighted = if spilled.weighted { rows } else { 0 };
-                let weights = spilled.file.read::<f32>(column_at(self.distinct.len()), weighted)?;
-                visit((&codes(row)?, &codes(column)?, &weights));
-            }
-        }
-        self.pieces.iter().for_each(|p| visit((&p.codes[row], &p.codes[column], &p.weights)));
-        Ok(())
+        self.rows.each_piece(0, 0, &mut |(_, _, weights)| weights.iter().for_each(|&weight| visit(weight)))
     }
 
     /// Gives the ids of a column the numbers that a space has for them.
@@ -120,37 +94,8 @@ impl Chunk {
 
     /// Puts all rows that are in memory aside. Returns the bytes that this freed.
     pub fn spill(&mut self, disk: &Arc<DiskManager>) -> Result<usize> {
-        spill(&mut self.pieces, &mut self.spilled, disk)
+        self.rows.spill(disk)
     }
-}
-
-/// Rows that were put aside.
-struct Spilled {
-    file: Spill,
-    /// Where each piece begins, and its number of rows; columns stand one after the other, the weights last.
-    pieces: Vec<(u64, usize)>,
-    weighted: bool,
-}
-
-fn spill(pieces: &mut Vec<Piece>, spilled: &mut Option<Spilled>, disk: &Arc<DiskManager>) -> Result<usize> {
-    let mut freed = 0;
-    for piece in pieces.drain(..) {
-        let weighted = !piece.weights.is_empty();
-        let to = match spilled {
-            Some(to) => to,
-            None => spilled.insert(Spilled { file: Spill::try_new(disk, "rows")?, pieces: Vec::new(), weighted }),
-        };
-        let rows = piece.codes[0].len();
-        let mut at = None;
-        for codes in &piece.codes {
-            at = at.or(Some(to.file.append(codes)?));
-            freed += size_of_val(&codes[..]);
-        }
-        to.file.append(&piece.weights)?;
-        freed += size_of_val(&piece.weights[..]);
-        to.pieces.extend(at.map(|at| (at, rows)));
-    }
-    Ok(freed)
 }
 
 /// The matrix of a range of rows, from two numbered id columns: which are rows, and which are columns.
@@ -181,7 +126,7 @@ impl csr::Triples for ChunkTriples<'_> {
     }
 
     fn each_piece(&self, visit: &mut dyn FnMut(csr::Piece<'_>)) -> Result<(), Error> {
-        Ok(self.chunk.each_piece(self.row, self.column, visit)?)
+        Ok(self.chunk.rows.each_piece(self.row, self.column, visit)?)
     }
 }
 
@@ -280,7 +225,7 @@ pub fn group(chunks: &mut [Chunk], row: usize, column: usize, numbering: &mut Nu
     let firsts = chunks.par_iter().map(|chunk| {
         let (rows, columns) = (&chunk.numbers[row], &chunk.numbers[column]);
         let mut firsts = vec![u32::MAX; rows.len()];
-        chunk.each_piece(row, column, &mut |(rows, places, _)| {
+        chunk.rows.each_piece(row, column, &mut |(rows, places, _)| {
             for (&row, &place) in rows.iter().zip(places) {
                 let first = &mut firsts[row as usize];
                 *first = columns[place as usize].min(*first);
@@ -317,10 +262,7 @@ struct Finished {
 struct Reader {
     columns: Columns,
     interners: Vec<Interner>,
-    pieces: Vec<Piece>,
-    /// Rows in memory.
-    rows: usize,
-    spilled: Option<Spilled>,
+    rows: Rows,
     /// Where rows go that find no room, if they may go anywhere.
     disk: Option<Arc<DiskManager>>,
     faults: Faults,
@@ -376,8 +318,8 @@ impl Reader {
     fn try_new(columns: Columns, memory: MemoryReservation, disk: Option<Arc<DiskManager>>) -> Result<Self> {
         let interners: Vec<Interner> = columns.types.iter().map(Interner::try_new).collect::<Result<_>>()?;
         let faults = Faults { nulls: vec![0; columns.ids.len() + 1], not_finite: 0 };
-        let pieces = Vec::new();
-        Ok(Self { columns, interners, pieces, rows: 0, spilled: None, disk, faults, memory, reserved: 0 })
+        let rows = Rows::new(interners.len(), columns.weight.is_some());
+        Ok(Self { columns, interners, rows, disk, faults, memory, reserved: 0 })
     }
 
     fn read(&mut self, batch: &RecordBatch) -> Result<()> {
@@ -406,33 +348,36 @@ impl Reader {
                 return internal_err!("ids are {} where {planned} was planned", ids.data_type());
             }
         }
-        let intern = |(interner, ids): (&mut Interner, &ArrayRef)| interner.intern(ids);
+        let intern = |(interner, ids): (&mut Interner, &ArrayRef)| {
+            let codes = interner.intern(ids)?;
+            Ok(Codes::pack(codes, interner.distinct()))
+        };
         let codes = self.interners.iter_mut().zip(columns).map(intern).collect::<Result<_>>()?;
-        let mut piece = Piece { codes, weights: Vec::new() };
-        if self.columns.weight.is_some() {
-            let weights: &Float32Array = as_float32_array(&columns[self.columns.ids.len()])?;
-            self.faults.not_finite += weights.values().iter().filter(|weight| !is_usable(**weight)).count();
-            piece.weights = weights.values().to_vec();
+        let weights = match &self.columns.weight {
+            Some(_) => Weights::pack(as_float32_array(&columns[self.columns.ids.len()])?.values()),
+            None => Weights::pack(&[]),
+        };
+        // Others are halves from 0 to 127.5.
+        if let Weights::Singles(weights) = &weights {
+            self.faults.not_finite += weights.iter().filter(|weight| !is_usable(**weight)).count();
         }
-        self.pieces.push(piece);
+        self.rows.push(rows, codes, weights);
         Ok(())
     }
 
     /// Asks the pool for what the next rows will take, in steps of growing vectors; rows that find no room go to disk.
     fn reserve(&mut self, rows: usize) -> Result<()> {
-        let row_bytes = size_of::<u32>() * (self.interners.len() + usize::from(self.columns.weight.is_some()));
-        self.rows += rows;
         let interned: usize = self.interners.iter().map(Interner::size).sum();
-        let wanted = self.rows * row_bytes + interned;
+        let next = rows * self.rows.row_bytes() + interned;
+        let wanted = self.rows.bytes() + next;
         if wanted <= self.reserved {
             return Ok(());
         }
         let step = (wanted - self.reserved).max(1 << 20);
         let grown = self.memory.try_grow(step);
-        if let (Err(_), Some(disk), false) = (&grown, &self.disk, self.pieces.is_empty()) {
-            spill(&mut self.pieces, &mut self.spilled, disk)?;
-            self.rows = rows;
-            self.reserved = (rows * row_bytes + interned).max(1 << 20);
+        if let (Err(_), Some(disk), true) = (&grown, &self.disk, self.rows.bytes() > 0) {
+            self.rows.spill(disk)?;
+            self.reserved = next.max(1 << 20);
             return self.memory.try_resize(self.reserved);
         }
         self.reserved += step;
@@ -443,7 +388,7 @@ impl Reader {
         let numbers = vec![Vec::new(); self.interners.len()];
         let interned = self.interners.into_iter().map(Interner::finish).collect::<Result<Vec<_>>>()?;
         let (distinct, counts) = interned.into_iter().unzip();
-        let chunk = Chunk { pieces: self.pieces, spilled: self.spilled, distinct, counts, numbers };
+        let chunk = Chunk { rows: self.rows, distinct, counts, numbers };
         Ok(Finished { chunk, faults: self.faults, reserved: self.memory })
     }
 }

@@ -24,7 +24,7 @@ use crate::kernels::words::{Words, count};
 pub struct Interner {
     data_type: DataType,
     ids: Distinct,
-    /// How often each id came.
+    /// How often each id came; words are counted as they are looked up.
     counts: Vec<u32>,
     dictionary: Dictionary,
 }
@@ -62,9 +62,12 @@ impl Interner {
 
     /// The number of each of these ids, which may be keys of a dictionary of ids.
     pub fn intern(&mut self, ids: &ArrayRef) -> Result<Vec<u32>> {
-        let codes = match ids.as_any_dictionary_opt() {
-            Some(ids) => self.intern_keys(ids)?,
-            None => self.intern_values(ids)?,
+        let codes = match (ids.as_any_dictionary_opt(), &self.ids) {
+            // Words are counted as they are looked up, so each row has to be.
+            (Some(ids), Distinct::Words(_)) => return self.intern_values(&take(ids.values(), ids.keys(), None)?),
+            (None, Distinct::Words(_)) => return self.intern_values(ids),
+            (Some(ids), _) => self.intern_keys(ids)?,
+            (None, _) => self.intern_values(ids)?,
         };
         self.counts.resize(self.distinct(), 0);
         count(&codes, &mut self.counts);
@@ -124,17 +127,21 @@ impl Interner {
 
     /// The distinct ids by number, and how often each came.
     pub fn finish(self) -> Result<(ArrayRef, Vec<u32>)> {
-        let ids: ArrayRef = match self.ids {
-            Distinct::Words(words) if self.data_type == DataType::Int64 => {
-                Arc::new(Int64Array::from_iter_values(words.words().iter().map(|&word| word as i64)))
+        Ok(match self.ids {
+            Distinct::Words(words) => {
+                let ids: ArrayRef = match self.data_type {
+                    DataType::Int64 => {
+                        Arc::new(Int64Array::from_iter_values(words.words().iter().map(|&word| word as i64)))
+                    }
+                    _ => Arc::new(UInt64Array::from_iter_values(words.words().iter().copied())),
+                };
+                (ids, words.counts())
             }
-            Distinct::Words(words) => Arc::new(UInt64Array::from_iter_values(words.words().iter().copied())),
-            Distinct::Texts(texts) => texts_to_array(&texts, &self.data_type)?,
+            Distinct::Texts(texts) => (texts_to_array(&texts, &self.data_type)?, self.counts),
             // Some kinds of groups cannot give out what they never held.
-            Distinct::Groups(groups, _) if groups.is_empty() => new_empty_array(&self.data_type),
-            Distinct::Groups(mut groups, _) => groups.emit(EmitTo::All)?.swap_remove(0),
-        };
-        Ok((ids, self.counts))
+            Distinct::Groups(groups, _) if groups.is_empty() => (new_empty_array(&self.data_type), self.counts),
+            Distinct::Groups(mut groups, _) => (groups.emit(EmitTo::All)?.swap_remove(0), self.counts),
+        })
     }
 
     /// The bytes it holds.

@@ -3,8 +3,9 @@
 //! The way of a call such as `FROM neighbors(t, k => 50)`:
 //! [`planner`] finds the operator by name, the operator's own module reads the arguments ([`arguments`]) into a
 //! [`node::Task`], which stands in the logical plan as a [`node::OperatorNode`] and in the physical plan as an
-//! [`exec::OperatorExec`]. The task collects its inputs once into compact indices ([`collect`], [`ids`]), with what finds
-//! no memory put aside ([`spill`], [`sorted`]) and vectors read by [`vectors`], and every output partition then hands out its own share of what a kernel finds.
+//! [`exec::OperatorExec`]. The task collects its inputs once into compact indices ([`collect`], [`ids`],
+//! [`rows`]), with what finds no memory put aside ([`spill`], [`sorted`]) and vectors read by [`vectors`], and every output
+//! partition then hands out its own share of what a kernel finds.
 //!
 //! [`write`], [`row_number`], [`first_rows`] and [`gather`] are not named in SQL: the first publishes tables, the second and
 //! the third stand in for DataFusion's window operator where it is slow, the last has each task of a cluster read files itself.
@@ -37,6 +38,7 @@ pub mod predict;
 pub mod ranking_metrics;
 pub mod recommend;
 pub mod row_number;
+pub mod rows;
 pub mod shares;
 pub mod slim;
 pub mod sorted;
