@@ -55,6 +55,8 @@ pub fn builder(runtime: Arc<RuntimeEnv>, slots: Arc<AtomicUsize>) -> SessionBuil
             .with_target_partitions(partitions)
             .set_u64("datafusion.optimizer.hash_join_single_partition_threshold", 0)
             .set_u64("datafusion.optimizer.hash_join_single_partition_threshold_rows", 0)
+            .set_bool("datafusion.execution.use_row_number_estimates_to_optimize_partitioning", false)
+            .set_usize("datafusion.optimizer.subset_repartition_threshold", 4)
             .set_bool("datafusion.optimizer.enable_dynamic_filter_pushdown", false)
             .set_bool("datafusion.optimizer.enable_physical_uncorrelated_scalar_subquery", false);
         let context = session::context(config, Arc::clone(&runtime), Arc::new(ClusterPlanner))?;

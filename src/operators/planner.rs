@@ -155,11 +155,10 @@ fn is_above(plan: &Arc<dyn ExecutionPlan>, bytes: usize) -> Result<bool> {
     Ok(statistics(plan)?.total_byte_size.get_value().is_none_or(|&size| size > bytes))
 }
 
-/// Whether DataFusion, asked to divide inputs by a key, divides all of them because of this one. Inputs of one partition that
-/// are known to be no more than a batch of rows it leaves whole, if there are no others.
+/// Whether DataFusion, asked to divide inputs by a key, surely divides all of them because of this one. What is known to be no
+/// more than a batch of rows it leaves whole where that comes as one partition, which is decided later.
 fn is_dividable(plan: &Arc<dyn ExecutionPlan>, batch: usize) -> Result<bool> {
-    let short = matches!(statistics(plan)?.num_rows, Precision::Exact(rows) if rows <= batch);
-    Ok(!short || plan.output_partitioning().partition_count() > 1)
+    Ok(!matches!(statistics(plan)?.num_rows, Precision::Exact(rows) if rows <= batch))
 }
 
 fn statistics(plan: &Arc<dyn ExecutionPlan>) -> Result<Arc<Statistics>> {

@@ -9,12 +9,12 @@ use lakeside::session::{Limits, Remote, Session};
 
 use crate::support::root;
 
-/// Tables of a few hundred rows, in files of different number, some without partners in others.
+/// Tables of some rows to more than a batch of them, in files of different number, some without partners in others.
 async fn tables(session: &Session, folder: &str) {
     let tables = [
         ("few", "SELECT value AS id, 'n' || (value % 7) AS name, value * 2.5 AS v FROM generate_series(1, 60)", 1),
         ("many", "SELECT value % 90 AS id, value % 11 AS g, value AS w FROM generate_series(1, 4000)", 3),
-        ("seen", "SELECT value % 90 AS id, value % 8 AS g FROM generate_series(1, 9000) WHERE value % 7 > 2", 1),
+        ("seen", "SELECT value % 90 AS id, value % 8 AS g FROM generate_series(1, 20000) WHERE value % 7 > 2", 1),
         ("nulls", "SELECT CASE WHEN value % 5 = 0 THEN NULL ELSE value END AS id FROM generate_series(1, 40)", 1),
     ];
     for (name, query, files) in tables {
@@ -130,14 +130,20 @@ fn operators_by_user(many: &str, few: &str, seen: &str) -> Vec<String> {
     let items = vectors("g");
     for exclude in ["".to_owned(), format!("(SELECT id, g FROM {many} WHERE w % 5 < 3)"), unknown.to_owned()] {
         let exclude = if exclude.is_empty() { exclude } else { format!(", exclude => {exclude}") };
-        for users in [vectors("id"), "(SELECT 1 AS id, [3.0, 2.0, 1.0] AS vector)".to_owned()] {
+        let users = [
+            vectors("id"),
+            "(SELECT 1 AS id, [3.0, 2.0, 1.0] AS vector)".to_owned(),
+            // Of several partitions until all rows are numbered or summed.
+            format!("(SELECT row_number() OVER (ORDER BY w) AS id, [w % 5 + 0.5, g, 1.0] AS vector FROM {many})"),
+            format!("(SELECT 1 AS id, [avg(w % 5), avg(g), 1.0] AS vector FROM {many})"),
+        ];
+        for users in users {
             queries.push(format!(
                 "SELECT * FROM nearest(queries => {users}, candidates => {items}, k => 4{exclude}) ORDER BY id, rank"
             ));
         }
-        queries
-            .push(format!("SELECT * FROM nearest(queries => {items}, candidates => {items}, k => 4) ORDER BY g, rank"));
     }
+    queries.push(format!("SELECT * FROM nearest(queries => {items}, candidates => {items}, k => 4) ORDER BY g, rank"));
     queries
 }
 
@@ -166,7 +172,7 @@ async fn every_way_to_plan_gives_the_rows_of_one_process() {
                 tokio::time::timeout(std::time::Duration::from_secs(20), ask(&there, &query)).await,
             );
             match answer {
-                Ok(answer) if answer == expected => {}
+                Ok(answer) if answer == expected && expected.is_ok() => {}
                 Ok(answer) => failures.push(format!("{setting}\n{query}\n{expected:?}\n{answer:?}")),
                 Err(_) => failures.push(format!("{setting}\n{query}\nno answer")),
             }
