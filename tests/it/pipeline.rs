@@ -257,8 +257,8 @@ fn a_memory_limit_does_not_show() {
     let users = "SELECT value % 20011 AS id, value * 31 % 20011 AS neighbor_id, value % 17 * 0.1 AS score FROM generate_series(1, 60000)";
     let pairs = "SELECT value % 20011 AS user_id, value * 3 % 1999 AS item_id FROM generate_series(1, 90000)";
     let lists = |neighbors: &str| format!("SELECT * FROM recommend(history => ({history}), {neighbors}, k => 3)");
-    cut_within(&lists(&format!("item_neighbors => ({similar}), exclude => ({pairs}), explain => 2")), "9M");
-    cut_within(&lists(&format!("item_neighbors => ({similar}), candidates => ({pairs}), normalize => true")), "9M");
+    cut_within(&lists(&format!("item_neighbors => ({similar}), exclude => ({pairs}), explain => 2")), "10M");
+    cut_within(&lists(&format!("item_neighbors => ({similar}), candidates => ({pairs}), normalize => true")), "10M");
     same_within(&lists(&format!("user_neighbors => ({users}), exclude => (SELECT 7)")), "16M");
     let fewer = rows.replace("600000", "100000");
     let ease =
