@@ -101,14 +101,15 @@ fn joins_by_any_condition(many: &str, few: &str) -> Vec<String> {
 /// Calls of operators whose rows are looked up by user, from files, from a subquery of few rows, and from aggregates.
 fn operators_by_user(many: &str, few: &str, seen: &str) -> Vec<String> {
     let near = |entity: &str, feature: &str| {
-        format!("neighbors((SELECT {entity}, {feature}, count(*) FROM {many} WHERE w % 7 > 2 GROUP BY 1, 2), k => 6)")
+        let counts = format!("SELECT {entity}, {feature}, count(*) FROM {many} WHERE w % 7 > 2 GROUP BY 1, 2");
+        format!("(SELECT * FROM neighbors(({counts}), k => 6))")
     };
     let vectors = |id: &str| {
         format!("(SELECT {id} AS {id}, [sum(w % 5), sum(w % 3), count(*)] AS vector FROM {many} GROUP BY {id})")
     };
     let histories = [
         format!("(SELECT id AS user_id, g AS item_id, w % 9 + 0.1 AS weight FROM {many} WHERE w % 7 > 2)"),
-        "(VALUES (1, 2, 0.3), (1, 3, 0.1), (7, 4, 1.7))".to_owned(),
+        "(SELECT * FROM (VALUES (1, 2, 0.3), (1, 3, 0.1), (7, 4, 1.7)))".to_owned(),
         format!("(SELECT id, g, avg(w % 13) FROM {many} WHERE w % 3 = 0 GROUP BY id, g)"),
     ];
     // One file as it is, and what comes as one partition of unknown size.
@@ -172,7 +173,7 @@ async fn every_way_to_plan_gives_the_rows_of_one_process() {
                 tokio::time::timeout(std::time::Duration::from_secs(20), ask(&there, &query)).await,
             );
             match answer {
-                Ok(answer) if answer == expected => {}
+                Ok(answer) if answer == expected && expected.is_ok() => {}
                 Ok(answer) => failures.push(format!("{setting}\n{query}\n{expected:?}\n{answer:?}")),
                 Err(_) => failures.push(format!("{setting}\n{query}\nno answer")),
             }
