@@ -1,4 +1,4 @@
-//! Numbers for byte strings, in the order in which they first come.
+//! Numbers for byte strings, in the order in which they first come, and how often they come.
 //!
 //! A look at a table that is larger than the caches waits for memory. What tells a string from all others therefore
 //! stands in the table itself where it fits, as that of most ids of customers and articles does, and what may be looked
@@ -10,6 +10,7 @@ use std::hash::BuildHasher;
 use foldhash::fast::FixedState;
 
 use super::cpu::{Cpu, Work};
+use super::pages::with_large_pages;
 use super::prefetch::prefetch;
 
 /// Distinct byte strings, numbered.
@@ -23,19 +24,23 @@ pub struct Texts {
     starts: Vec<usize>,
 }
 
-/// The keys and numbers of a few strings, in the order in which they came.
+/// What is known of a few strings, in the order in which they came.
 #[derive(Debug, Clone, Copy, Default)]
 #[repr(align(64))]
-struct Bucket {
-    words: [[u64; 2]; WIDTH],
-    /// The number of each string plus one.
-    nexts: [u32; WIDTH],
-    /// [`FREE`] where there is no string.
-    forms: [u8; WIDTH],
-}
+struct Bucket([Place; WIDTH]);
 
 /// The strings of a bucket.
-const WIDTH: usize = 3;
+const WIDTH: usize = 2;
+
+/// What is known of a string, side by side as all of it is asked for each time.
+#[derive(Debug, Clone, Copy, Default)]
+struct Place {
+    key: Key,
+    /// Its number plus one.
+    next: u32,
+    /// How often it has come.
+    count: u32,
+}
 
 /// What strings are told apart by.
 #[derive(Debug, Clone, Copy, Default)]
@@ -44,6 +49,16 @@ struct Key {
     words: [u64; 2],
     /// The length of a string of up to [`SHORT`] bytes plus one, or one of those below.
     form: u8,
+}
+
+/// A string that is looked up.
+#[derive(Debug, Clone, Copy, Default)]
+struct Wanted {
+    key: Key,
+    /// The bucket in which the search for it begins.
+    home: usize,
+    /// The first place there with the words of the key, if there is one.
+    place: Option<usize>,
 }
 
 /// The form of no string.
@@ -74,24 +89,24 @@ impl Default for Texts {
 }
 
 impl Texts {
-    /// The number of each string. At most `u32::MAX - 1` distinct strings can be told apart; who calls sees to it by
-    /// [`Texts::len`].
-    pub fn intern<'a>(&mut self, mut texts: impl ExactSizeIterator<Item = &'a [u8]>) -> Vec<u32> {
+    /// The number of each string, which is counted so many times. At most `u32::MAX - 1` distinct strings can be told
+    /// apart; who calls sees to it by [`Texts::len`].
+    pub fn intern<'a>(&mut self, mut texts: impl ExactSizeIterator<Item = &'a [u8]>, times: u32) -> Vec<u32> {
         let mut numbers = Vec::with_capacity(texts.len());
         let mut some: [&[u8]; AT_ONCE] = [&[]; AT_ONCE];
-        let mut keys = [(Key::default(), 0); AT_ONCE];
+        let mut wanted = [Wanted::default(); AT_ONCE];
         while texts.len() > 0 {
             let some = &mut some[..texts.len().min(AT_ONCE)];
             some.iter_mut().zip(&mut texts).for_each(|(place, text)| *place = text);
-            self.intern_some(some, &mut keys, &mut numbers);
+            self.intern_some(some, times, &mut wanted, &mut numbers);
         }
         numbers
     }
 
     /// Not generic, or it would be compiled where it is used, and not for speed.
-    fn intern_some(&mut self, texts: &[&[u8]], keys: &mut [(Key, usize)], numbers: &mut Vec<u32>) {
+    fn intern_some(&mut self, texts: &[&[u8]], times: u32, wanted: &mut [Wanted], numbers: &mut Vec<u32>) {
         self.make_room(texts.len());
-        self.cpu.run(Intern { known: self, texts, keys, numbers });
+        self.cpu.run(Intern { known: self, texts, times, wanted, numbers });
     }
 
     /// The number of distinct strings.
@@ -107,6 +122,15 @@ impl Texts {
     /// The string of a number.
     pub fn get(&self, number: usize) -> &[u8] {
         self.held(self.starts[number])
+    }
+
+    /// How often each string has come, by number; beyond `u32::MAX` times, from 0 again.
+    pub fn counts(&self) -> Vec<u32> {
+        let mut counts = vec![0; self.starts.len()];
+        for place in self.buckets.iter().flat_map(Bucket::taken) {
+            counts[place.next as usize - 1] = place.count;
+        }
+        counts
     }
 
     /// The bytes that it holds.
@@ -130,42 +154,50 @@ impl Texts {
         }
     }
 
-    /// The number of a string, most likely in its home bucket.
+    /// The bucket after another.
     #[inline(always)]
-    fn find(&mut self, text: &[u8], key: &Key, home: usize) -> u32 {
-        let bucket = &self.buckets[home];
-        match bucket.first_like(key) {
-            Some(which) if self.is(bucket, which, text, key) => bucket.nexts[which] - 1,
-            _ => self.find_or_add(text, key, home),
-        }
+    fn after(&self, bucket: usize) -> usize {
+        (bucket + 1) & (self.buckets.len() - 1)
     }
 
-    /// The number of a string, from its home bucket on.
+    /// The number of a string that has come so many more times.
+    #[inline(always)]
+    fn find(&mut self, text: &[u8], times: u32, wanted: &Wanted) -> u32 {
+        if let Some(which) = wanted.place
+            && self.is(&self.buckets[wanted.home].0[which], text, &wanted.key)
+        {
+            return self.buckets[wanted.home].0[which].come(times);
+        }
+        self.find_or_add(text, times, wanted)
+    }
+
+    /// The same, from its home bucket on.
     #[inline(never)]
-    fn find_or_add(&mut self, text: &[u8], key: &Key, home: usize) -> u32 {
-        let mut at = home;
+    fn find_or_add(&mut self, text: &[u8], times: u32, wanted: &Wanted) -> u32 {
+        let mut at = wanted.home;
         loop {
-            let bucket = &self.buckets[at];
             for which in 0..WIDTH {
-                if bucket.forms[which] == FREE {
-                    return self.add(text, *key, (at, which));
+                let place = &self.buckets[at].0[which];
+                if place.key.form == FREE {
+                    self.buckets[at].0[which] = self.add(text, wanted.key);
+                } else if !self.is(place, text, &wanted.key) {
+                    continue;
                 }
-                if bucket.differs(which, key) == 0 && self.is(bucket, which, text, key) {
-                    return bucket.nexts[which] - 1;
-                }
+                return self.buckets[at].0[which].come(times);
             }
-            at = (at + 1) & (self.buckets.len() - 1);
+            at = self.after(at);
         }
     }
 
-    /// Whether what has the words of a key in a bucket is its string.
+    /// Whether what is at a place is the string of this key.
     #[inline(always)]
-    fn is(&self, bucket: &Bucket, which: usize, text: &[u8], key: &Key) -> bool {
-        bucket.forms[which] == key.form && (key.form != HASH || self.held(bucket.words[which][1] as usize) == text)
+    fn is(&self, place: &Place, text: &[u8], key: &Key) -> bool {
+        let alike = place.key.form == key.form && place.key.differs(key) == 0;
+        alike && (key.form != HASH || self.held(place.key.words[1] as usize) == text)
     }
 
-    /// Adds a string at a free place of a bucket.
-    fn add(&mut self, text: &[u8], mut key: Key, (bucket, which): (usize, usize)) -> u32 {
+    /// Adds a string that has not come yet.
+    fn add(&mut self, text: &[u8], mut key: Key) -> Place {
         let start = self.bytes.len();
         if key.form == HASH {
             key.words[1] = start as u64;
@@ -173,30 +205,27 @@ impl Texts {
         self.bytes.extend_from_slice(&(text.len() as u64).to_le_bytes());
         self.bytes.extend_from_slice(text);
         self.starts.push(start);
-        let next = self.starts.len() as u32;
-        self.buckets[bucket].put(which, key, next);
-        next - 1
+        Place { key, next: self.starts.len() as u32, count: 0 }
     }
 
     /// Doubles the table until so many more strings leave a third of it free.
     fn make_room(&mut self, more: usize) {
-        let wanted = (self.starts.len() + more).div_ceil(WIDTH - 1).next_power_of_two();
+        let wanted = (3 * (self.starts.len() + more)).div_ceil(2 * WIDTH).next_power_of_two();
         if wanted <= self.buckets.len() {
             return;
         }
-        let buckets = std::mem::replace(&mut self.buckets, vec![Bucket::default(); wanted]);
-        for bucket in buckets {
-            for which in 0..bucket.free().unwrap_or(WIDTH) {
-                let key = Key { words: bucket.words[which], form: bucket.forms[which] };
-                let mut at = self.home(&key);
-                let free = loop {
-                    match self.buckets[at].free() {
-                        Some(free) => break free,
-                        None => at = (at + 1) & (wanted - 1),
-                    }
-                };
-                self.buckets[at].put(free, key, bucket.nexts[which]);
-            }
+        let mut buckets = with_large_pages(wanted);
+        buckets.resize(wanted, Bucket::default());
+        let before = std::mem::replace(&mut self.buckets, buckets);
+        for place in before.iter().flat_map(Bucket::taken) {
+            let mut at = self.home(&place.key);
+            let free = loop {
+                match self.buckets[at].0.iter_mut().find(|place| place.key.form == FREE) {
+                    Some(free) => break free,
+                    None => at = (at + 1) & (wanted - 1),
+                }
+            };
+            *free = *place;
         }
     }
 }
@@ -205,8 +234,9 @@ impl Texts {
 struct Intern<'a> {
     known: &'a mut Texts,
     texts: &'a [&'a [u8]],
-    /// Room for the keys of these, with the bucket of each.
-    keys: &'a mut [(Key, usize)],
+    times: u32,
+    /// Room for what is wanted of these.
+    wanted: &'a mut [Wanted],
     numbers: &'a mut Vec<u32>,
 }
 
@@ -215,24 +245,26 @@ impl Work for Intern<'_> {
 
     #[inline(always)]
     fn run(self) {
-        let Self { known, texts, keys, numbers } = self;
-        let mut any_hash = false;
-        for ((key, home), text) in keys.iter_mut().zip(texts) {
-            *key = Key::of(text);
-            *home = known.home(key);
-            any_hash |= key.form == HASH;
-            prefetch(std::slice::from_ref(&known.buckets[*home]));
+        let Self { known, texts, times, wanted, numbers } = self;
+        for (wanted, text) in wanted.iter_mut().zip(texts) {
+            wanted.key = Key::of(text);
+            wanted.home = known.home(&wanted.key);
+            prefetch(std::slice::from_ref(&known.buckets[wanted.home]));
         }
-        let some = texts.iter().zip(&*keys);
-        // Most likely a string is the first one with its hash.
-        for (text, (key, home)) in some.clone().filter(|(_, (key, _))| any_hash && key.form == HASH) {
-            let bucket = &known.buckets[*home];
-            if let Some(which) = bucket.first_like(key) {
-                let start = bucket.words[which][1] as usize;
-                prefetch(known.bytes.get(start..start + LENGTH + text.len()).unwrap_or_default());
+        for (wanted, text) in wanted.iter_mut().zip(texts) {
+            let bucket = &known.buckets[wanted.home];
+            wanted.place = bucket.first_like(&wanted.key);
+            match wanted.place {
+                None => prefetch(std::slice::from_ref(&known.buckets[known.after(wanted.home)])),
+                // Most likely a string is the first one with its hash.
+                Some(which) if wanted.key.form == HASH => {
+                    let start = bucket.0[which].key.words[1] as usize;
+                    prefetch(known.bytes.get(start..start + LENGTH + text.len()).unwrap_or_default());
+                }
+                Some(_) => {}
             }
         }
-        numbers.extend(some.map(|(text, (key, home))| known.find(text, key, *home)));
+        numbers.extend(texts.iter().zip(&*wanted).map(|(text, wanted)| known.find(text, times, wanted)));
     }
 }
 
@@ -241,24 +273,22 @@ impl Bucket {
     #[inline(always)]
     fn first_like(&self, key: &Key) -> Option<usize> {
         let places = (0..WIDTH).rev();
-        let first = places.fold(WIDTH, |first, which| if self.differs(which, key) == 0 { which } else { first });
+        let first = places.fold(WIDTH, |first, which| if self.0[which].key.differs(key) == 0 { which } else { first });
         (first < WIDTH).then_some(first)
     }
 
-    /// The bits in which the words at a place are not those of this key; a hash is the first word alone.
+    /// The places where strings are.
+    fn taken(&self) -> impl Iterator<Item = &Place> {
+        self.0.iter().filter(|place| place.key.form != FREE)
+    }
+}
+
+impl Place {
+    /// The number of its string, which has come so many more times.
     #[inline(always)]
-    fn differs(&self, which: usize, key: &Key) -> u64 {
-        let second = if key.form == HASH { 0 } else { u64::MAX };
-        (self.words[which][0] ^ key.words[0]) | ((self.words[which][1] ^ key.words[1]) & second)
-    }
-
-    /// The first place where no string is.
-    fn free(&self) -> Option<usize> {
-        self.forms.iter().position(|form| *form == FREE)
-    }
-
-    fn put(&mut self, which: usize, key: Key, next: u32) {
-        (self.words[which], self.forms[which], self.nexts[which]) = (key.words, key.form, next);
+    fn come(&mut self, times: u32) -> u32 {
+        self.count = self.count.wrapping_add(times);
+        self.next - 1
     }
 }
 
@@ -272,6 +302,13 @@ impl Key {
             return Self { words: short(text), form: text.len() as u8 + 1 };
         }
         Self { words: [FixedState::default().hash_one(text), 0], form: HASH }
+    }
+
+    /// The bits in which its words are not those of another; a hash is the first word alone.
+    #[inline(always)]
+    fn differs(&self, other: &Self) -> u64 {
+        let second = if other.form == HASH { 0 } else { u64::MAX };
+        (self.words[0] ^ other.words[0]) | ((self.words[1] ^ other.words[1]) & second)
     }
 
     /// Of a short form, both halves of the product of its words: each bit of them reaches all of it.
@@ -355,14 +392,18 @@ mod tests {
             for cpu in Cpu::available() {
                 let mut texts = Texts { cpu, ..Texts::default() };
                 let mut expected: HashMap<Vec<u8>, u32> = HashMap::new();
+                let mut counts = Vec::new();
                 for batch in &batches {
-                    for (text, number) in batch.iter().zip(texts.intern(batch.iter().map(Vec::as_slice))) {
+                    for (text, number) in batch.iter().zip(texts.intern(batch.iter().map(Vec::as_slice), 3)) {
                         let next = expected.len() as u32;
                         prop_assert_eq!(number, *expected.entry(text.clone()).or_insert(next));
                         prop_assert_eq!(texts.get(number as usize), &text[..]);
+                        counts.resize(expected.len(), 0);
+                        counts[number as usize] += 3;
                     }
                 }
                 prop_assert_eq!(texts.len(), expected.len());
+                prop_assert_eq!(texts.counts(), counts);
             }
         }
     }

@@ -33,9 +33,9 @@ struct Known {
 const SMALL: u64 = 1 << 20;
 
 impl Words {
-    /// The number of each word. At most `u32::MAX - 1` distinct words can be told apart; who calls sees to it by
-    /// [`Words::len`].
-    pub fn intern(&mut self, words: &[u64]) -> Vec<u32> {
+    /// The number of each word, which is counted so many times. At most `u32::MAX - 1` distinct words can be told apart;
+    /// who calls sees to it by [`Words::len`].
+    pub fn intern(&mut self, words: &[u64], times: u32) -> Vec<u32> {
         let mut numbers = Vec::with_capacity(words.len());
         for some in words.chunks(AT_ONCE) {
             // There are as many small ones as a power of two: words are small if all their bits together are.
@@ -44,10 +44,10 @@ impl Words {
                 self.make_room(some);
             }
             if joined < self.small.len() as u64 {
-                numbers.extend(some.iter().map(|&word| self.find_small(word, 1)));
+                numbers.extend(some.iter().map(|&word| self.find_small(word, times)));
             } else {
                 some.iter().for_each(|&word| prefetch(std::slice::from_ref(&self.slots[self.home(word)])));
-                numbers.extend(some.iter().map(|&word| self.find(word, 1)));
+                numbers.extend(some.iter().map(|&word| self.find(word, times)));
             }
         }
         numbers
@@ -169,12 +169,12 @@ mod tests {
             let mut expected: HashMap<u64, u32> = HashMap::new();
             let mut counts = Vec::new();
             for words in words.chunks(150) {
-                for (&word, number) in words.iter().zip(interned.intern(words)) {
+                for (&word, number) in words.iter().zip(interned.intern(words, 3)) {
                     let next = expected.len() as u32;
                     prop_assert_eq!(number, *expected.entry(word).or_insert(next));
                     prop_assert_eq!(interned.words()[number as usize], word);
                     counts.resize(expected.len(), 0);
-                    counts[number as usize] += 1;
+                    counts[number as usize] += 3;
                 }
             }
             prop_assert_eq!(interned.len(), expected.len());

@@ -24,7 +24,7 @@ use crate::kernels::words::{Words, count};
 pub struct Interner {
     data_type: DataType,
     ids: Distinct,
-    /// How often each id came; words are counted as they are looked up.
+    /// How often each id came that `ids` did not count: by the keys of a dictionary, or in groups. May end before the last id.
     counts: Vec<u32>,
     dictionary: Dictionary,
 }
@@ -63,11 +63,10 @@ impl Interner {
     /// The number of each of these ids, which may be keys of a dictionary of ids.
     pub fn intern(&mut self, ids: &ArrayRef) -> Result<Vec<u32>> {
         let codes = match (ids.as_any_dictionary_opt(), &self.ids) {
-            // Words are counted as they are looked up, so each row has to be.
-            (Some(ids), Distinct::Words(_)) => return self.intern_values(&take(ids.values(), ids.keys(), None)?),
-            (None, Distinct::Words(_)) => return self.intern_values(ids),
             (Some(ids), _) => self.intern_keys(ids)?,
-            (None, _) => self.intern_values(ids)?,
+            (None, Distinct::Groups(..)) => self.intern_values(ids, 1)?,
+            // Counted as they are looked up.
+            (None, _) => return self.intern_values(ids, 1),
         };
         self.counts.resize(self.distinct(), 0);
         count(&codes, &mut self.counts);
@@ -88,7 +87,7 @@ impl Interner {
         keys.iter().for_each(|&key| new[key] = known.numbers[key].is_none());
         let new: Vec<u32> = (0..).zip(new).filter_map(|(key, new)| new.then_some(key)).collect();
         let values = take(ids.values(), &UInt32Array::from(new.clone()), None)?;
-        for (key, number) in new.into_iter().zip(self.intern_values(&values)?) {
+        for (key, number) in new.into_iter().zip(self.intern_values(&values, 0)?) {
             known.numbers[key as usize] = NonZeroU32::new(number + 1);
         }
         let number = |key: &usize| known.numbers[*key].map_or(0, |number| number.get() - 1);
@@ -97,13 +96,14 @@ impl Interner {
         Ok(numbers)
     }
 
-    fn intern_values(&mut self, ids: &ArrayRef) -> Result<Vec<u32>> {
+    /// Looks up each value, which words and texts count so many times.
+    fn intern_values(&mut self, ids: &ArrayRef, times: u32) -> Result<Vec<u32>> {
         let codes = match &mut self.ids {
             Distinct::Words(words) => match ids.data_type() {
-                DataType::Int64 => words.intern(ids.as_primitive::<Int64Type>().values().inner().typed_data()),
-                _ => words.intern(ids.as_primitive::<UInt64Type>().values()),
+                DataType::Int64 => words.intern(ids.as_primitive::<Int64Type>().values().inner().typed_data(), times),
+                _ => words.intern(ids.as_primitive::<UInt64Type>().values(), times),
             },
-            Distinct::Texts(texts) => intern_texts(texts, ids)?,
+            Distinct::Texts(texts) => intern_texts(texts, ids, times)?,
             Distinct::Groups(groups, scratch) => {
                 scratch.clear();
                 groups.intern(std::slice::from_ref(ids), scratch)?;
@@ -127,7 +127,7 @@ impl Interner {
 
     /// The distinct ids by number, and how often each came.
     pub fn finish(self) -> Result<(ArrayRef, Vec<u32>)> {
-        Ok(match self.ids {
+        let (ids, mut counts): (ArrayRef, _) = match self.ids {
             Distinct::Words(words) => {
                 let ids: ArrayRef = match self.data_type {
                     DataType::Int64 => {
@@ -137,11 +137,14 @@ impl Interner {
                 };
                 (ids, words.counts())
             }
-            Distinct::Texts(texts) => (texts_to_array(&texts, &self.data_type)?, self.counts),
+            Distinct::Texts(texts) => (texts_to_array(&texts, &self.data_type)?, texts.counts()),
             // Some kinds of groups cannot give out what they never held.
-            Distinct::Groups(groups, _) if groups.is_empty() => (new_empty_array(&self.data_type), self.counts),
-            Distinct::Groups(mut groups, _) => (groups.emit(EmitTo::All)?.swap_remove(0), self.counts),
-        })
+            Distinct::Groups(groups, _) if groups.is_empty() => (new_empty_array(&self.data_type), Vec::new()),
+            Distinct::Groups(mut groups, _) => (groups.emit(EmitTo::All)?.swap_remove(0), Vec::new()),
+        };
+        counts.resize(counts.len().max(self.counts.len()), 0);
+        counts.iter_mut().zip(self.counts).for_each(|(count, more)| *count = count.wrapping_add(more));
+        Ok((ids, counts))
     }
 
     /// The bytes it holds.
@@ -163,24 +166,24 @@ pub fn value_type(ids: &DataType) -> DataType {
     }
 }
 
-/// The number of each string of an array of strings or bytes without NULLs.
-fn intern_texts(texts: &mut Texts, ids: &ArrayRef) -> Result<Vec<u32>> {
-    fn strings<'a>(texts: &mut Texts, values: impl StringArrayType<'a>) -> Vec<u32> {
-        texts.intern((0..values.len()).map(|row| values.value(row).as_bytes()))
+/// The number of each string of an array of strings or bytes without NULLs, which is counted so many times.
+fn intern_texts(texts: &mut Texts, ids: &ArrayRef, times: u32) -> Result<Vec<u32>> {
+    fn strings<'a>(texts: &mut Texts, values: impl StringArrayType<'a>, times: u32) -> Vec<u32> {
+        texts.intern((0..values.len()).map(|row| values.value(row).as_bytes()), times)
     }
-    fn bytes<'a>(texts: &mut Texts, values: impl BinaryArrayType<'a>) -> Vec<u32> {
-        texts.intern((0..values.len()).map(|row| values.value(row)))
+    fn bytes<'a>(texts: &mut Texts, values: impl BinaryArrayType<'a>, times: u32) -> Vec<u32> {
+        texts.intern((0..values.len()).map(|row| values.value(row)), times)
     }
     Ok(match ids.data_type() {
-        DataType::Utf8 => strings(texts, ids.as_string::<i32>()),
-        DataType::LargeUtf8 => strings(texts, ids.as_string::<i64>()),
-        DataType::Utf8View => strings(texts, ids.as_string_view()),
-        DataType::Binary => bytes(texts, ids.as_binary::<i32>()),
-        DataType::LargeBinary => bytes(texts, ids.as_binary::<i64>()),
-        DataType::BinaryView => bytes(texts, ids.as_binary_view()),
+        DataType::Utf8 => strings(texts, ids.as_string::<i32>(), times),
+        DataType::LargeUtf8 => strings(texts, ids.as_string::<i64>(), times),
+        DataType::Utf8View => strings(texts, ids.as_string_view(), times),
+        DataType::Binary => bytes(texts, ids.as_binary::<i32>(), times),
+        DataType::LargeBinary => bytes(texts, ids.as_binary::<i64>(), times),
+        DataType::BinaryView => bytes(texts, ids.as_binary_view(), times),
         DataType::FixedSizeBinary(_) => {
             let values = ids.as_fixed_size_binary();
-            texts.intern((0..values.len()).map(|row| values.value(row)))
+            texts.intern((0..values.len()).map(|row| values.value(row)), times)
         }
         other => return internal_err!("{other} was taken for text"),
     })
