@@ -4,6 +4,7 @@
 //! value `b`, adding to one cell per row `j` (Gustavson 1978). Rows of the block itself meet only rows before them, so
 //! each pair is summed once.
 
+use std::ops::Range;
 use std::sync::atomic::{AtomicU16, Ordering::Relaxed};
 
 use rayon::prelude::*;
@@ -51,23 +52,21 @@ impl<V: Value> Block<V> {
         let offset: Vec<usize> = starts.iter().map(|&start| start as usize).collect();
         let mut left = &mut members[..];
         let mut shares = Vec::new();
-        // Every task looks for its columns in every row, so there are few.
+        // Every task goes through every row, so there are few.
         let share = entries.len().div_ceil(4 * rayon::current_num_threads()).max(PIECE_ENTRIES);
-        for range in pieces(&offset, share) {
+        let ranges = pieces(&offset, share);
+        let (cuts, width) = (cuts(&ranges, offsets, entries), ranges.len() + 1);
+        for (share, range) in ranges.into_iter().enumerate() {
             let length = offset[range.end] - offset[range.start];
             let (own, rest) = left.split_at_mut(length);
             left = rest;
-            shares.push((range, own));
+            shares.push((share, range, own));
         }
-        shares.into_par_iter().for_each(|(range, members)| {
+        shares.into_par_iter().for_each(|(share, range, members)| {
             let first = starts[range.start];
             let mut next: Vec<u32> = starts[range.clone()].iter().map(|start| start - first).collect();
-            for (row, bounds) in offsets.windows(2).enumerate() {
-                let own = |at: usize, limit: usize| {
-                    at + entries[at..bounds[1] - offsets[0]].partition_point(|e| (entry::column(*e) as usize) < limit)
-                };
-                let begin = own(bounds[0] - offsets[0], range.start);
-                for at in begin..own(begin, range.end) {
+            for (row, cuts) in cuts.chunks(width).enumerate() {
+                for at in cuts[share] as usize..cuts[share + 1] as usize {
                     let column = entry::column(entries[at]) as usize;
                     let slot = &mut next[column - range.start];
                     members[*slot as usize] = Member { row: row as u16, value: V::of(entry::value(entries[at])) };
@@ -97,7 +96,7 @@ impl<V: Value> Block<V> {
     }
 
     /// For entries of the block's own rows, how many rows before have the column of each.
-    pub fn positions(&self, entries: std::ops::Range<usize>) -> &[u16] {
+    pub fn positions(&self, entries: Range<usize>) -> &[u16] {
         &self.positions[entries]
     }
 
@@ -105,6 +104,21 @@ impl<V: Value> Block<V> {
     pub fn bytes_for(columns: usize, entries: usize) -> usize {
         (columns + 1) * size_of::<u32>() + entries * (size_of::<Member<V>>() + size_of::<u16>())
     }
+}
+
+/// For each row in turn where its entries of each of these ranges of columns begin, which are all columns, and where the last
+/// end. All at once, as a row that is searched for one range is at hand for the others.
+fn cuts(ranges: &[Range<usize>], offsets: &[usize], entries: &[u64]) -> Vec<u32> {
+    let mut cuts = vec![0; (offsets.len() - 1) * (ranges.len() + 1)];
+    cuts.par_chunks_mut(ranges.len() + 1).zip(offsets.par_windows(2)).for_each(|(cuts, bounds)| {
+        let (mut at, end) = (bounds[0] - offsets[0], bounds[1] - offsets[0]);
+        cuts[0] = at as u32;
+        for (cut, range) in cuts[1..].iter_mut().zip(ranges) {
+            at += entries[at..end].partition_point(|e| (entry::column(*e) as usize) < range.end);
+            *cut = at as u32;
+        }
+    });
+    cuts
 }
 
 /// Where each column begins when entries are grouped by column.
