@@ -106,8 +106,8 @@ impl<V: Value> Block<V> {
     }
 }
 
-/// For each row in turn where its entries of each of these ranges of columns begin, which are all columns, and where the last
-/// end. All at once, as a row that is searched for one range is at hand for the others.
+/// Row by row, where its entries in each range of columns begin, and where the last end; the ranges cover all columns in order.
+/// All ranges at once, as a row that is searched for one of them is at hand for the others.
 fn cuts(ranges: &[Range<usize>], offsets: &[usize], entries: &[u64]) -> Vec<u32> {
     let mut cuts = vec![0; (offsets.len() - 1) * (ranges.len() + 1)];
     cuts.par_chunks_mut(ranges.len() + 1).zip(offsets.par_windows(2)).for_each(|(cuts, bounds)| {

@@ -24,7 +24,7 @@ pub struct Texts {
     starts: Vec<usize>,
 }
 
-/// What is known of a few strings, in the order in which they came.
+/// What is known of a few strings; free places come last.
 #[derive(Debug, Clone, Copy, Default)]
 #[repr(align(64))]
 struct Bucket([Place; WIDTH]);
@@ -45,7 +45,7 @@ struct Place {
 /// What strings are told apart by.
 #[derive(Debug, Clone, Copy, Default)]
 struct Key {
-    /// The string itself in a short form; or a hash of it, which others may share, and in a bucket where it is held.
+    /// The string itself in a short form; or a hash of it, which others may share, and, once it is known, where it is held.
     words: [u64; 2],
     /// The length of a string of up to [`SHORT`] bytes plus one, or one of those below.
     form: u8,
@@ -222,7 +222,7 @@ impl Texts {
             let free = loop {
                 match self.buckets[at].0.iter_mut().find(|place| place.key.form == FREE) {
                     Some(free) => break free,
-                    None => at = (at + 1) & (wanted - 1),
+                    None => at = self.after(at),
                 }
             };
             *free = *place;
@@ -259,7 +259,7 @@ impl Work for Intern<'_> {
                 // Most likely a string is the first one with its hash.
                 Some(which) if wanted.key.form == HASH => {
                     let start = bucket.0[which].key.words[1] as usize;
-                    prefetch(known.bytes.get(start..start + LENGTH + text.len()).unwrap_or_default());
+                    prefetch(known.bytes.get(start..start.saturating_add(LENGTH + text.len())).unwrap_or_default());
                 }
                 Some(_) => {}
             }
@@ -304,11 +304,11 @@ impl Key {
         Self { words: [FixedState::default().hash_one(text), 0], form: HASH }
     }
 
-    /// The bits in which its words are not those of another; a hash is the first word alone.
+    /// The bits in which its words are not those of a string that is looked up, whose hash is the first word alone.
     #[inline(always)]
-    fn differs(&self, other: &Self) -> u64 {
-        let second = if other.form == HASH { 0 } else { u64::MAX };
-        (self.words[0] ^ other.words[0]) | ((self.words[1] ^ other.words[1]) & second)
+    fn differs(&self, wanted: &Self) -> u64 {
+        let second = if wanted.form == HASH { 0 } else { u64::MAX };
+        (self.words[0] ^ wanted.words[0]) | ((self.words[1] ^ wanted.words[1]) & second)
     }
 
     /// Of a short form, both halves of the product of its words: each bit of them reaches all of it.

@@ -83,9 +83,10 @@ impl Interner {
         if !known.values.as_ref().is_some_and(|values| values.to_data().ptr_eq(&ids.values().to_data())) {
             known = Dictionary { values: Some(Arc::clone(ids.values())), numbers: vec![None; ids.values().len()] };
         }
-        let mut new = vec![false; known.numbers.len()];
-        keys.iter().for_each(|&key| new[key] = known.numbers[key].is_none());
-        let new: Vec<u32> = (0..).zip(new).filter_map(|(key, new)| new.then_some(key)).collect();
+        let mut new: Vec<u32> =
+            keys.iter().filter(|&&key| known.numbers[key].is_none()).map(|&key| key as u32).collect();
+        new.sort_unstable();
+        new.dedup();
         let values = take(ids.values(), &UInt32Array::from(new.clone()), None)?;
         for (key, number) in new.into_iter().zip(self.intern_values(&values, 0)?) {
             known.numbers[key as usize] = NonZeroU32::new(number + 1);
@@ -285,4 +286,36 @@ pub fn places(ids: &ArrayRef) -> Result<Vec<u32>> {
     sorted.sort_unstable_by(|a, b| a.0.cmp(&b.0).then_with(|| rows.row(a.1 as usize).cmp(&rows.row(b.1 as usize))));
     let sorted: Vec<u32> = sorted.into_iter().map(|(_, old)| old).collect();
     Ok(inverse(&sorted))
+}
+
+#[cfg(test)]
+mod tests {
+    use datafusion::arrow::array::{DictionaryArray, Int32Array, StringArray};
+    use datafusion::arrow::datatypes::Int32Type;
+
+    use super::*;
+
+    /// Whatever way ids come, each has one number, and all times that it came are counted.
+    #[test]
+    fn ids_are_counted_by_value_and_by_key() {
+        let values: [ArrayRef; 3] = [
+            Arc::new(StringArray::from(vec!["b", "unused", "a", "b"])),
+            Arc::new(Int64Array::from(vec![7, 8, -1, 7])),
+            Arc::new(Int32Array::from(vec![7, 8, -1, 7])),
+        ];
+        for values in values {
+            let mut interner = Interner::try_new(values.data_type()).unwrap();
+            let keys = |keys: Vec<i32>| -> ArrayRef {
+                Arc::new(DictionaryArray::<Int32Type>::new(keys.into(), Arc::clone(&values)))
+            };
+            let plain = take(&values, &UInt32Array::from(vec![2, 0, 2]), None).unwrap();
+            // The first and the last value of the dictionary are equal, and so is their number.
+            let batches = [plain, keys(vec![0, 3, 2, 0]), keys(vec![3, 3]), keys(vec![]), values.slice(0, 1)];
+            let numbers: Vec<_> = batches.iter().map(|ids| interner.intern(ids).unwrap()).collect();
+            assert_eq!(numbers, [vec![0, 1, 0], vec![1, 1, 0, 1], vec![1, 1], vec![], vec![1]]);
+            let (ids, counts) = interner.finish().unwrap();
+            assert_eq!(&ids, &take(&values, &UInt32Array::from(vec![2, 0]), None).unwrap());
+            assert_eq!(counts, [3, 7]);
+        }
+    }
 }
