@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicU16, Ordering::Relaxed};
 
 use rayon::prelude::*;
 
-use super::cells::{Cell, Value};
+use super::cells::{Cell, Factor, Value};
 use super::csr::{PIECE_ENTRIES, entry, pieces};
 use super::pages::with_large_pages;
 use super::prefetch::prefetch;
@@ -169,25 +169,27 @@ impl<C: Cell> Cells<C> {
     }
 
     /// Adds a row's products with the rows of the block. `positions` are given where the row is of the block itself, and
-    /// `factor` tells what an entry of the row is multiplied as. Returns the multiply-adds done.
+    /// `scales` where columns have scales. Returns the multiply-adds done.
     pub fn add(
         &mut self,
         row: &[u64],
         positions: Option<&[u16]>,
         block: &Block<C::Column>,
-        factor: impl Fn(u64) -> C::Row,
+        scales: &[f64],
     ) -> usize {
         let mut work = 0;
         for at in 0..row.len() {
             if let Some(&far) = row.get(at + FAR_AHEAD) {
-                prefetch(std::slice::from_ref(&block.starts[entry::column(far) as usize]));
+                let far = entry::column(far) as usize;
+                prefetch(std::slice::from_ref(&block.starts[far]));
+                prefetch(scales.get(far..far + 1).unwrap_or_default());
             }
             if at + AHEAD < row.len() {
                 let (from, to) = segment(row, positions, block, at + AHEAD);
                 prefetch(&block.members[from..to]);
             }
             let (from, to) = segment(row, positions, block, at);
-            let a = factor(row[at]);
+            let a = C::Row::of_entry(row[at], scales);
             // Many in one turn: a turn for each is so short that its place in memory decides over its speed.
             let mut add = |&Member { row: j, value: b }: &Member<C::Column>| self.cells[usize::from(j)].add(a, b);
             let (many, rest) = block.members[from..to].as_chunks::<8>();

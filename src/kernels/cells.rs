@@ -2,6 +2,8 @@
 
 use std::marker::PhantomData;
 
+use super::csr::entry;
+
 /// The encoding in which values are multiplied; the narrowest that holds a matrix exactly is chosen for the whole of it.
 pub trait Value: Copy + Default + Send + Sync + 'static {
     /// The encoding of a value.
@@ -14,6 +16,11 @@ pub trait Value: Copy + Default + Send + Sync + 'static {
 pub trait Factor: Copy + Default + Send + Sync + 'static {
     /// The factor for a value in a column that has this scale.
     fn scaled(value: f32, scale: f64) -> Self;
+    /// The factor for an entry, where each column has a scale or none has.
+    #[inline(always)]
+    fn of_entry(e: u64, scales: &[f64]) -> Self {
+        Self::scaled(entry::value(e), scales.get(entry::column(e) as usize).copied().unwrap_or(1.0))
+    }
 }
 
 /// Where columns have no scale.

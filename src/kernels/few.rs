@@ -44,9 +44,9 @@ pub fn part(row: &[u64], first: usize, columns: usize) -> &[u64] {
 }
 
 impl<A: Factor> Spread<A> {
-    /// Spreads out the columns from `first` on of at most [`LANES`] rows, each entry as the factor that it is. Works on the
-    /// threads of the current pool.
-    pub fn put(&mut self, first: usize, rows: &[&[u64]], factor: impl Fn(u64) -> A + Sync) {
+    /// Spreads out the columns from `first` on of at most [`LANES`] rows, each entry as the factor that it is where columns
+    /// have these scales, if any. Works on the threads of the current pool.
+    pub fn put(&mut self, first: usize, rows: &[&[u64]], scales: &[f64]) {
         self.first = first;
         let pieces = self.factors.par_chunks_mut(PIECE).zip(self.present.par_chunks_mut(PIECE));
         pieces.enumerate().for_each(|(piece, (factors, present))| {
@@ -56,7 +56,7 @@ impl<A: Factor> Spread<A> {
             for (lane, row) in rows.iter().enumerate() {
                 for &e in part(row, first, PIECE) {
                     let column = entry::column(e) as usize - first;
-                    factors[column][lane] = factor(e);
+                    factors[column][lane] = A::of_entry(e, scales);
                     present[column] |= 1 << lane;
                 }
             }

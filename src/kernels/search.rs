@@ -11,7 +11,7 @@ use rayon::prelude::*;
 
 use super::Error;
 use super::block::{Block, Cells};
-use super::cells::{Cell, Count, Counted, Dot, Moments, Value, WholeDot};
+use super::cells::{Cell, Count, Counted, Dot, Factor, Moments, Value, WholeDot};
 use super::cpu::Cpu;
 use super::csr::entry;
 use super::few::{COLUMNS, LANES, MOST_ROWS, Spread, part};
@@ -169,7 +169,7 @@ impl Run<'_> {
             let mut sums = vec![([C::default(); LANES], 0); some.end - 1];
             for column in (0..index.columns).step_by(COLUMNS).take_while(|_| !self.stop.load(Relaxed)) {
                 let parts: Vec<&[u64]> = rows[..some.end].iter().map(|row| part(row, column, COLUMNS)).collect();
-                spread.put(column, &parts[some.clone()], |e| index.factor(e));
+                spread.put(column, &parts[some.clone()], &index.scales);
                 sums.par_iter_mut().zip(&parts).enumerate().with_max_len(1).for_each(|(j, ((sums, common), row))| {
                     *common += spread.meet(self.cpu, row, lanes(j), sums);
                 });
@@ -313,7 +313,7 @@ impl<C: Cell, N: Copy, F: Fn(C, N, N) -> f64> Searcher<'_, C, N, F> {
     fn row(&mut self, i: usize, pass: &Pass<'_, C::Column>) {
         let index = self.run.index;
         let Row { entries, reach, positions } = pass.row(index, i);
-        let work = self.cells.add(entries, positions, pass.block, |e| index.factor(e));
+        let work = self.cells.add(entries, positions, pass.block, &index.scales);
         if work == 0 {
             return;
         }
@@ -350,7 +350,7 @@ impl<C: Cell, N: Copy, F: Fn(C, N, N) -> f64> Searcher<'_, C, N, F> {
         let mut guess = None;
         for i in rows {
             let Row { entries, positions, .. } = pass.row(index, i);
-            let a = index.factor(entries[0]);
+            let a = C::Row::of_entry(entries[0], &index.scales);
             reached.cells.clear();
             reached.cells.extend(pass.block.members(entries, positions).rev().map(|(_, b)| {
                 let mut cell = C::default();

@@ -10,7 +10,7 @@ use rayon::prelude::*;
 
 use super::Error;
 use super::block::{Block, Cells, MOST_ROWS};
-use super::cells::{Counted, Factor, Moments};
+use super::cells::{Counted, Moments};
 use super::csr::{Csr, PIECE_ENTRIES, entry, pieces, pieces_mut};
 use super::metric::{Exponents, Metric, Settings};
 use super::offers::Gathered;
@@ -51,7 +51,7 @@ pub struct Similarity {
     pub(super) norm: Vec<f64>,
     pub(super) encoding: Encoding,
     /// What the products of each feature are multiplied by; empty where that is 1.
-    scale: Vec<f64>,
+    pub(super) scales: Vec<f64>,
 }
 
 /// Cuts rows into blocks of at most so many rows and entries each, a row with more of them by itself; returns where each
@@ -95,7 +95,7 @@ impl Similarity {
         let norm = vec![0.0; offsets.len().saturating_sub(1)];
         let encoding = Encoding::Ones;
         let mut prepared =
-            Self { settings, entries, offsets, blocks, columns, features: 0.0, norm, encoding, scale: Vec::new() };
+            Self { settings, entries, offsets, blocks, columns, features: 0.0, norm, encoding, scales: Vec::new() };
         prepared.count_features()?;
         if settings.metric.ignores_weights() {
             prepared.norm = prepared.offsets.windows(2).map(|bounds| (bounds[1] - bounds[0]) as f64).collect();
@@ -160,12 +160,6 @@ impl Similarity {
     /// Cuts the entities anew.
     pub fn set_blocks(&mut self, blocks: Vec<usize>) {
         self.blocks = blocks;
-    }
-
-    /// What an entry of a row is multiplied as.
-    #[inline(always)]
-    pub(super) fn factor<A: Factor>(&self, e: u64) -> A {
-        A::scaled(entry::value(e), self.scale.get(entry::column(e) as usize).copied().unwrap_or(1.0))
     }
 
     pub(super) fn block_entries(&self, block: usize) -> Range<usize> {
@@ -237,7 +231,7 @@ impl Similarity {
             degrees.push(degree(row));
         })?;
         if exponents.weight == 1.0 {
-            self.scale = features.scales(exponents.b);
+            self.scales = features.scales(exponents.b);
         } else {
             let roots = features.scales(exponents.b / 2.0);
             self.update_rows(&|row| weighting::raise(row, exponents.weight, &roots))?;
