@@ -170,13 +170,7 @@ impl<C: Cell> Cells<C> {
 
     /// Adds a row's products with the rows of the block. `positions` are given where the row is of the block itself, and
     /// `scales` where columns have scales. Returns the multiply-adds done.
-    pub fn add(
-        &mut self,
-        row: &[u64],
-        positions: Option<&[u16]>,
-        block: &Block<C::Column>,
-        scales: &[f64],
-    ) -> usize {
+    pub fn add(&mut self, row: &[u64], positions: Option<&[u16]>, block: &Block<C::Column>, scales: &[f64]) -> usize {
         let mut work = 0;
         for at in 0..row.len() {
             if let Some(&far) = row.get(at + FAR_AHEAD) {

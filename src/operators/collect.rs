@@ -11,7 +11,6 @@ use datafusion::arrow::record_batch::RecordBatch;
 use datafusion::common::cast::as_float32_array;
 use datafusion::common::runtime::SpawnedTask;
 use datafusion::common::{Result, exec_err, internal_datafusion_err, internal_err};
-use datafusion::execution::SendableRecordBatchStream;
 use datafusion::execution::disk_manager::DiskManager;
 use datafusion::execution::memory_pool::MemoryReservation;
 use futures::StreamExt;
@@ -21,6 +20,7 @@ use serde_with::{DisplayFromStr, serde_as};
 use tokio::sync::Mutex;
 
 use super::ids::{Interner, Numbering, Space, value_type};
+use super::input_rows::InputRows;
 use super::rows::Rows;
 use super::spill::from_kernel;
 use crate::kernels::Error;
@@ -270,29 +270,34 @@ struct Reader {
     reserved: usize,
 }
 
-/// Reads the stream with several readers at once; which reader sees which batch does not matter to who numbers
-/// the ids by [`Space::number`]. Rows that find no memory go to `disk`, where one is given.
+/// Reads rows with several readers at once, each from a stream of its own where there is one, then from what others have not
+/// read yet. Which reader sees which batch does not matter to who numbers the ids by [`Space::number`]. Rows that find no
+/// memory go to `disk`, where one is given.
 pub async fn collect(
-    stream: SendableRecordBatchStream,
+    rows: InputRows,
     columns: &Columns,
     threads: usize,
     memory: &MemoryReservation,
     disk: Option<Arc<DiskManager>>,
 ) -> Result<Vec<Chunk>> {
+    let readers = threads.max(1);
     // Fused, as every reader asks once more after the end.
-    let stream = Arc::new(Mutex::new(stream.fuse()));
+    let streams: Arc<[_]> = rows.streams(readers)?.into_iter().map(|stream| Mutex::new(stream.fuse())).collect();
     let mut tasks = Vec::new();
-    for _ in 0..threads.max(1) {
+    for first in 0..readers {
         let mut reader = Reader::try_new(columns.clone(), memory.new_empty(), disk.clone())?;
-        let stream = Arc::clone(&stream);
+        let streams = Arc::clone(&streams);
         tasks.push(SpawnedTask::spawn(async move {
-            loop {
-                let next = stream.lock().await.next().await;
-                match next {
-                    Some(batch) => reader.read(&batch?)?,
-                    None => return reader.finish(),
+            for at in 0..streams.len() {
+                let stream = &streams[(first + at) % streams.len()];
+                loop {
+                    // Others may read from it while this reader works on what it got.
+                    let next = stream.lock().await.next().await;
+                    let Some(batch) = next else { break };
+                    reader.read(&batch?)?;
                 }
             }
+            reader.finish()
         }));
     }
     let mut faults = Faults { nulls: vec![0; columns.ids.len() + 1], not_finite: 0 };

@@ -10,7 +10,6 @@ use datafusion::execution::memory_pool::MemoryConsumer;
 use datafusion::execution::{SendableRecordBatchStream, TaskContext};
 use datafusion::physical_expr::expressions::Column;
 use datafusion::physical_expr::{EquivalenceProperties, PhysicalExpr};
-use datafusion::physical_plan::coalesce_partitions::CoalescePartitionsExec;
 use datafusion::physical_plan::execution_plan::{Boundedness, EmissionType, PlanProperties, ReplaceChildrenOptions};
 use datafusion::physical_plan::metrics::{BaselineMetrics, ExecutionPlanMetricsSet, MetricBuilder, MetricsSet};
 use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
@@ -20,6 +19,7 @@ use datafusion::physical_plan::{
 use futures::future::{BoxFuture, FutureExt, Shared};
 use futures::{Stream, TryStreamExt};
 
+use super::input_rows::InputRows;
 use super::node::{Built, Resources, Task, Worker};
 use super::shares::{self, Shares};
 
@@ -98,13 +98,11 @@ impl OperatorExec {
     }
 
     /// All rows of an input that are needed here.
-    fn rows(&self, input: usize, context: &Arc<TaskContext>) -> Result<SendableRecordBatchStream> {
+    fn rows(&self, input: usize, context: &Arc<TaskContext>) -> Result<InputRows> {
         let child = &self.children[input + 1];
-        if self.key(input).is_none() {
-            return child.execute(0, Arc::clone(context));
-        }
-        match child.output_partitioning().partition_count() == self.partitions() {
-            true => CoalescePartitionsExec::new(Arc::clone(child)).execute(0, Arc::clone(context)),
+        let expected = if self.key(input).is_some() { self.partitions() } else { 1 };
+        match child.output_partitioning().partition_count() == expected {
+            true => Ok(InputRows::new(child, context)),
             false => internal_err!("{} got an input that is not divided as its result is", self.task.name()),
         }
     }
@@ -126,7 +124,7 @@ impl OperatorExec {
         } else if let Some(running) = &build.running {
             return Ok(running.clone());
         }
-        let inputs: Vec<SendableRecordBatchStream> =
+        let inputs: Vec<InputRows> =
             (0..self.children.len() - 1).map(|input| self.rows(input, context)).collect::<Result<_>>()?;
         let (shares, context) = (Arc::clone(&self.children[0]), Arc::clone(context));
         let memory = MemoryConsumer::new(self.task.name()).register(context.memory_pool());

@@ -28,6 +28,11 @@ impl GatherExec {
     pub fn new(input: Arc<dyn ExecutionPlan>) -> Self {
         Self(CoalescePartitionsExec::new(input))
     }
+
+    /// What it gathers.
+    pub fn input(&self) -> &Arc<dyn ExecutionPlan> {
+        self.0.input()
+    }
 }
 
 /// Whether a plan does no more than read, choose and compute rows one by one.
@@ -52,7 +57,7 @@ impl ExecutionPlan for GatherExec {
     }
 
     fn children(&self) -> Vec<&Arc<dyn ExecutionPlan>> {
-        vec![self.0.input()]
+        vec![self.input()]
     }
 
     fn benefits_from_input_partitioning(&self) -> Vec<bool> {

@@ -7,7 +7,6 @@ use datafusion::arrow::array::Array;
 use datafusion::arrow::datatypes::{DataType, SchemaRef};
 use datafusion::common::runtime::SpawnedTask;
 use datafusion::common::{DataFusionError, Result, exec_err};
-use datafusion::execution::SendableRecordBatchStream;
 use datafusion::logical_expr::LogicalPlan;
 use datafusion::logical_expr::planner::RelationPlannerContext;
 use datafusion::physical_plan::metrics::MetricBuilder;
@@ -23,6 +22,7 @@ use crate::operators::codec::encode;
 use crate::operators::collect::{Chunk, Columns, collect, matrix, number};
 use crate::operators::found::{Found, Stop, schema};
 use crate::operators::input::Input;
+use crate::operators::input_rows::InputRows;
 use crate::operators::neighbors::on_null;
 use crate::operators::node::{Built, OperatorNode, Resources, Task};
 use crate::operators::spill::{Spill, SpilledPanels, from_kernel};
@@ -104,7 +104,7 @@ impl Task for LinearTask {
         encode(self)
     }
 
-    async fn build(&self, mut inputs: Vec<SendableRecordBatchStream>, resources: Resources) -> Result<Arc<dyn Built>> {
+    async fn build(&self, mut inputs: Vec<InputRows>, resources: Resources) -> Result<Arc<dyn Built>> {
         let disk = Some(Arc::clone(&resources.disk));
         let chunks = collect(inputs.swap_remove(0), &self.columns, resources.threads, &resources.memory, disk).await?;
         let (types, id_type) = (self.columns.types.clone(), self.id_type.clone());

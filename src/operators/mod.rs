@@ -29,6 +29,7 @@ pub mod fuse;
 pub mod gather;
 pub mod ids;
 pub mod input;
+pub mod input_rows;
 pub mod linear;
 pub mod nearest;
 pub mod neighbors;

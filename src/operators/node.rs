@@ -9,12 +9,12 @@ use async_trait::async_trait;
 use datafusion::arrow::datatypes::{Schema, SchemaRef};
 use datafusion::arrow::record_batch::RecordBatch;
 use datafusion::common::{DFSchema, DFSchemaRef, DataFusionError, Result};
-use datafusion::execution::SendableRecordBatchStream;
 use datafusion::execution::disk_manager::DiskManager;
 use datafusion::execution::memory_pool::MemoryReservation;
 use datafusion::logical_expr::{Expr, Extension, LogicalPlan, UserDefinedLogicalNodeCore};
 use datafusion::physical_plan::metrics::ExecutionPlanMetricsSet;
 
+use super::input_rows::InputRows;
 use super::shares::Shares;
 
 /// What an operator does once its inputs flow, with all settings fixed.
@@ -50,7 +50,7 @@ pub trait Task: Debug + Send + Sync {
     }
 
     /// Reads the inputs to their end and makes what all output partitions share. Called once per execution.
-    async fn build(&self, inputs: Vec<SendableRecordBatchStream>, resources: Resources) -> Result<Arc<dyn Built>>;
+    async fn build(&self, inputs: Vec<InputRows>, resources: Resources) -> Result<Arc<dyn Built>>;
 }
 
 /// What a build may use.

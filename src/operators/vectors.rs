@@ -4,13 +4,13 @@ use datafusion::arrow::array::{Array, ArrayRef, AsArray, UInt32Array};
 use datafusion::arrow::compute::{cast, concat, take};
 use datafusion::arrow::datatypes::{DataType, Float32Type};
 use datafusion::common::{Result, exec_err, plan_err};
-use datafusion::execution::SendableRecordBatchStream;
 use datafusion::execution::memory_pool::MemoryReservation;
 use datafusion::logical_expr::LogicalPlan;
 use futures::StreamExt;
 
 use super::ids::{Space, places, value_type};
 use super::input::Input;
+use super::input_rows::InputRows;
 use crate::kernels::simd::padded;
 use crate::kernels::vectors::Vectors;
 
@@ -70,13 +70,14 @@ impl VectorTable {
 
 /// Reads all rows. `operator` and `what` name the input in messages.
 pub async fn read(
-    mut stream: SendableRecordBatchStream,
+    rows: InputRows,
     operator: &str,
     what: &str,
     value_type: &DataType,
     memory: &MemoryReservation,
 ) -> Result<VectorTable> {
     let (mut ids, mut values, mut factors) = (Vec::new(), Vec::<f32>::new(), None);
+    let mut stream = rows.stream()?;
     while let Some(batch) = stream.next().await {
         let batch = batch?;
         if batch.columns().iter().any(|column| column.logical_null_count() > 0) {

@@ -8,7 +8,6 @@ use datafusion::arrow::compute::{cast, take};
 use datafusion::arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use datafusion::arrow::record_batch::RecordBatch;
 use datafusion::common::{Result, exec_err, internal_err};
-use datafusion::execution::SendableRecordBatchStream;
 use datafusion::execution::memory_pool::MemoryReservation;
 use serde::{Deserialize, Serialize};
 use serde_with::{DisplayFromStr, serde_as};
@@ -19,6 +18,7 @@ use crate::kernels::diversify::{Place, choose, normalize};
 use crate::kernels::vectors::Vectors;
 use crate::operators::codec::encode;
 use crate::operators::collect::{Chunk, Columns, collect, matrix, number};
+use crate::operators::input_rows::InputRows;
 use crate::operators::node::{Built, Resources, Task, Worker};
 use crate::operators::sorted::blocks_of_rows;
 use crate::operators::vectors::read;
@@ -68,7 +68,7 @@ impl Task for DiversifyTask {
         vec![Some(0)]
     }
 
-    async fn build(&self, inputs: Vec<SendableRecordBatchStream>, resources: Resources) -> Result<Arc<dyn Built>> {
+    async fn build(&self, inputs: Vec<InputRows>, resources: Resources) -> Result<Arc<dyn Built>> {
         let mut inputs = inputs.into_iter();
         let (Some(lists), Some(items)) = (inputs.next(), inputs.next()) else {
             return internal_err!("{NAME} has no lists or items");

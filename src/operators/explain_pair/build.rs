@@ -8,7 +8,6 @@ use datafusion::arrow::compute::{cast, take};
 use datafusion::arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use datafusion::arrow::record_batch::RecordBatch;
 use datafusion::common::{Result, exec_err};
-use datafusion::execution::SendableRecordBatchStream;
 use datafusion::execution::memory_pool::MemoryReservation;
 use serde::{Deserialize, Serialize};
 use serde_with::{DisplayFromStr, serde_as};
@@ -20,6 +19,7 @@ use crate::kernels::scoring::Side;
 use crate::kernels::vectors::Vectors;
 use crate::operators::codec::encode;
 use crate::operators::collect::{Chunk, Columns, collect, matrix, number_by};
+use crate::operators::input_rows::InputRows;
 use crate::operators::node::{Built, Resources, Task, Worker};
 use crate::operators::sorted::blocks_of_rows;
 use crate::operators::vectors::{VectorTable, read};
@@ -90,7 +90,7 @@ impl Task for ExplainTask {
         vec![Some(0)]
     }
 
-    async fn build(&self, inputs: Vec<SendableRecordBatchStream>, resources: Resources) -> Result<Arc<dyn Built>> {
+    async fn build(&self, inputs: Vec<InputRows>, resources: Resources) -> Result<Arc<dyn Built>> {
         let mut inputs = inputs.into_iter();
         let mut tables: Vec<Vec<Chunk>> = Vec::new();
         for (stream, columns) in inputs.by_ref().take(self.columns.len()).zip(&self.columns) {

@@ -12,7 +12,6 @@ use datafusion::arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use datafusion::arrow::record_batch::RecordBatch;
 use datafusion::common::runtime::SpawnedTask;
 use datafusion::common::{DataFusionError, Result, exec_err};
-use datafusion::execution::SendableRecordBatchStream;
 use datafusion::execution::memory_pool::MemoryReservation;
 use datafusion::physical_plan::metrics::MetricBuilder;
 use serde::{Deserialize, Serialize};
@@ -26,6 +25,7 @@ use crate::kernels::vectors::Vectors;
 use crate::operators::codec::encode;
 use crate::operators::collect::{Chunk, Columns, LARGEST_WEIGHT, check_rated_once, collect, matrix, number};
 use crate::operators::found::Stop;
+use crate::operators::input_rows::InputRows;
 use crate::operators::node::{Built, Resources, Task, Worker, rows_per_block};
 use crate::operators::spill::from_kernel;
 
@@ -149,7 +149,7 @@ impl Task for FactorizeTask {
         encode(self)
     }
 
-    async fn build(&self, mut inputs: Vec<SendableRecordBatchStream>, resources: Resources) -> Result<Arc<dyn Built>> {
+    async fn build(&self, mut inputs: Vec<InputRows>, resources: Resources) -> Result<Arc<dyn Built>> {
         let disk = Some(Arc::clone(&resources.disk));
         let chunks = collect(inputs.swap_remove(0), &self.columns, resources.threads, &resources.memory, disk).await?;
         let (types, id_type) = (self.columns.types.clone(), self.id_type.clone());

@@ -10,7 +10,6 @@ use datafusion::arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use datafusion::arrow::record_batch::RecordBatch;
 use datafusion::common::runtime::SpawnedTask;
 use datafusion::common::{DataFusionError, Result, exec_err, internal_err};
-use datafusion::execution::SendableRecordBatchStream;
 use datafusion::execution::memory_pool::MemoryReservation;
 use serde::{Deserialize, Serialize};
 use serde_with::{DisplayFromStr, serde_as};
@@ -21,6 +20,7 @@ use crate::kernels::csr::{Csr, entry};
 use crate::kernels::vectors::Vectors;
 use crate::operators::codec::encode;
 use crate::operators::collect::{Chunk, Columns, check_rated_once, collect, matrix, number};
+use crate::operators::input_rows::InputRows;
 use crate::operators::node::{Built, Resources, Task, Worker, rows_per_block};
 use crate::operators::vectors::{VectorTable, read};
 
@@ -74,7 +74,7 @@ impl Task for FoldInTask {
         vec![Some(0)]
     }
 
-    async fn build(&self, inputs: Vec<SendableRecordBatchStream>, resources: Resources) -> Result<Arc<dyn Built>> {
+    async fn build(&self, inputs: Vec<InputRows>, resources: Resources) -> Result<Arc<dyn Built>> {
         let mut inputs = inputs.into_iter();
         let (Some(interactions), Some(vectors)) = (inputs.next(), inputs.next()) else {
             return internal_err!("{NAME} has no interactions or vectors");

@@ -9,7 +9,6 @@ use datafusion::arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use datafusion::arrow::record_batch::RecordBatch;
 use datafusion::common::runtime::SpawnedTask;
 use datafusion::common::{DataFusionError, Result, exec_err};
-use datafusion::execution::SendableRecordBatchStream;
 use datafusion::execution::memory_pool::MemoryReservation;
 use serde::{Deserialize, Serialize};
 use serde_with::{DisplayFromStr, serde_as};
@@ -21,6 +20,7 @@ use crate::kernels::rows::Rows;
 use crate::operators::codec::encode;
 use crate::operators::collect::{Chunk, Columns, collect, matrix};
 use crate::operators::ids::value_type;
+use crate::operators::input_rows::InputRows;
 use crate::operators::node::{Built, Resources, Task, Worker};
 use crate::operators::spill::from_kernel;
 use crate::operators::vectors::{VectorTable, read};
@@ -86,7 +86,7 @@ impl Task for NearestTask {
         vec![Some(0), None, Some(0)]
     }
 
-    async fn build(&self, inputs: Vec<SendableRecordBatchStream>, resources: Resources) -> Result<Arc<dyn Built>> {
+    async fn build(&self, inputs: Vec<InputRows>, resources: Resources) -> Result<Arc<dyn Built>> {
         let mut inputs = inputs.into_iter();
         let (Some(queries), Some(candidates)) = (inputs.next(), inputs.next()) else {
             return datafusion::common::internal_err!("nearest has no queries or candidates");

@@ -6,7 +6,6 @@ use async_trait::async_trait;
 use datafusion::arrow::datatypes::{DataType, SchemaRef};
 use datafusion::common::runtime::SpawnedTask;
 use datafusion::common::{DataFusionError, Result};
-use datafusion::execution::SendableRecordBatchStream;
 use datafusion::logical_expr::LogicalPlan;
 use serde::{Deserialize, Serialize};
 use serde_with::{DisplayFromStr, serde_as};
@@ -16,6 +15,7 @@ use crate::kernels::metric::Settings;
 use crate::operators::codec::encode;
 use crate::operators::collect::{Columns, collect};
 use crate::operators::found::{Found, Stop, best, schema};
+use crate::operators::input_rows::InputRows;
 use crate::operators::node::{Built, OperatorNode, Resources, Task};
 
 pub(super) const ENTITY: usize = 0;
@@ -85,7 +85,7 @@ impl Task for NeighborsTask {
         self.shared
     }
 
-    async fn build(&self, mut inputs: Vec<SendableRecordBatchStream>, resources: Resources) -> Result<Arc<dyn Built>> {
+    async fn build(&self, mut inputs: Vec<InputRows>, resources: Resources) -> Result<Arc<dyn Built>> {
         let disk = Some(Arc::clone(&resources.disk));
         let chunks = collect(inputs.swap_remove(0), &self.columns, resources.threads, &resources.memory, disk).await?;
         let types = Types { ids: self.columns.types.clone(), out: self.id_type.clone() };

@@ -9,7 +9,6 @@ use datafusion::arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use datafusion::arrow::record_batch::RecordBatch;
 use datafusion::common::runtime::SpawnedTask;
 use datafusion::common::{DataFusionError, Result, exec_err};
-use datafusion::execution::SendableRecordBatchStream;
 use datafusion::execution::memory_pool::MemoryReservation;
 use serde::{Deserialize, Serialize};
 use serde_with::{DisplayFromStr, serde_as};
@@ -22,6 +21,7 @@ use crate::kernels::simd::dot;
 use crate::kernels::vectors::Vectors;
 use crate::operators::codec::encode;
 use crate::operators::collect::{Chunk, Columns, check_rated_once, collect, matrix, number_by};
+use crate::operators::input_rows::InputRows;
 use crate::operators::node::{Built, Resources, Task, Worker};
 use crate::operators::sorted::blocks_of_rows;
 use crate::operators::vectors::{VectorTable, read};
@@ -88,7 +88,7 @@ impl Task for PredictTask {
         vec![Some(0)]
     }
 
-    async fn build(&self, inputs: Vec<SendableRecordBatchStream>, resources: Resources) -> Result<Arc<dyn Built>> {
+    async fn build(&self, inputs: Vec<InputRows>, resources: Resources) -> Result<Arc<dyn Built>> {
         let mut inputs = inputs.into_iter();
         let mut tables: Vec<Vec<Chunk>> = Vec::new();
         for (stream, columns) in inputs.by_ref().take(self.columns.len()).zip(&self.columns) {

@@ -9,7 +9,6 @@ use datafusion::arrow::record_batch::RecordBatch;
 use datafusion::common::cast::as_string_array;
 use datafusion::common::runtime::SpawnedTask;
 use datafusion::common::{DataFusionError, Result, exec_err};
-use datafusion::execution::SendableRecordBatchStream;
 use datafusion::execution::memory_pool::MemoryReservation;
 use serde::{Deserialize, Serialize};
 use serde_with::{DisplayFromStr, serde_as};
@@ -22,6 +21,7 @@ use crate::kernels::ranking::{Found, Lists, Mean, OF_ALL, OF_LIST, OF_POPULARITY
 use crate::operators::codec::encode;
 use crate::operators::collect::{Chunk, Columns, collect, matrix, number};
 use crate::operators::ids::Numbering;
+use crate::operators::input_rows::InputRows;
 use crate::operators::node::{Built, Resources, Task, Worker};
 use crate::operators::vectors::{VectorTable, read};
 
@@ -124,7 +124,7 @@ impl Task for MetricsTask {
         encode(self)
     }
 
-    async fn build(&self, inputs: Vec<SendableRecordBatchStream>, resources: Resources) -> Result<Arc<dyn Built>> {
+    async fn build(&self, inputs: Vec<InputRows>, resources: Resources) -> Result<Arc<dyn Built>> {
         let mut tables = Vec::new();
         let mut inputs = inputs.into_iter();
         for (stream, columns) in inputs.by_ref().take(self.columns.len()).zip(&self.columns) {

@@ -11,7 +11,6 @@ use datafusion::arrow::datatypes::{DataType, Field, Fields, Schema, SchemaRef};
 use datafusion::arrow::record_batch::RecordBatch;
 use datafusion::common::runtime::SpawnedTask;
 use datafusion::common::{DataFusionError, Result, exec_err};
-use datafusion::execution::SendableRecordBatchStream;
 use datafusion::execution::memory_pool::MemoryReservation;
 use datafusion::physical_plan::metrics::MetricBuilder;
 use serde::{Deserialize, Serialize};
@@ -24,6 +23,7 @@ use crate::kernels::topk::Order;
 use crate::operators::codec::encode;
 use crate::operators::collect::{Chunk, Columns, collect, matrix, number_by};
 use crate::operators::ids::Numbering;
+use crate::operators::input_rows::InputRows;
 use crate::operators::node::{BLOCKS_PER_THREAD, Built, Resources, Task, Worker, rows_per_block};
 use crate::operators::sorted::{fit, largest, offsets_of, spill_rows};
 use crate::operators::spill::from_kernel;
@@ -124,7 +124,7 @@ impl Task for RecommendTask {
         (0..self.columns.len()).map(|table| by_user.contains(&table).then_some(0)).collect()
     }
 
-    async fn build(&self, inputs: Vec<SendableRecordBatchStream>, resources: Resources) -> Result<Arc<dyn Built>> {
+    async fn build(&self, inputs: Vec<InputRows>, resources: Resources) -> Result<Arc<dyn Built>> {
         let Resources { threads, disk, memory, .. } = &resources;
         let mut tables: Vec<Vec<Chunk>> = Vec::new();
         for (stream, columns) in inputs.into_iter().zip(&self.columns) {
