@@ -17,6 +17,9 @@ use super::prefetch::prefetch;
 /// The most rows of a block, so that its rows are told apart by 16 bits.
 pub const MOST_ROWS: usize = 1 << 16;
 
+/// The columns of a block are filled by a few times as many tasks as there are threads.
+const TASKS_PER_THREAD: usize = 4;
+
 /// A block of rows, by columns.
 #[derive(Debug)]
 pub struct Block<V: Copy> {
@@ -53,9 +56,9 @@ impl<V: Value> Block<V> {
         let mut left = &mut members[..];
         let mut shares = Vec::new();
         // Every task goes through every row, so there are few.
-        let share = entries.len().div_ceil(4 * rayon::current_num_threads()).max(PIECE_ENTRIES);
-        let ranges = pieces(&offset, share);
-        let (cuts, width) = (cuts(&ranges, offsets, entries), ranges.len() + 1);
+        let length = entries.len().div_ceil(TASKS_PER_THREAD * rayon::current_num_threads()).max(PIECE_ENTRIES);
+        let ranges = pieces(&offset, length);
+        let (all_cuts, width) = (cuts(&ranges, offsets, entries), ranges.len() + 1);
         for (share, range) in ranges.into_iter().enumerate() {
             let length = offset[range.end] - offset[range.start];
             let (own, rest) = left.split_at_mut(length);
@@ -65,7 +68,7 @@ impl<V: Value> Block<V> {
         shares.into_par_iter().for_each(|(share, range, members)| {
             let first = starts[range.start];
             let mut next: Vec<u32> = starts[range.clone()].iter().map(|start| start - first).collect();
-            for (row, cuts) in cuts.chunks(width).enumerate() {
+            for (row, cuts) in all_cuts.chunks(width).enumerate() {
                 for at in cuts[share] as usize..cuts[share + 1] as usize {
                     let column = entry::column(entries[at]) as usize;
                     let slot = &mut next[column - range.start];
@@ -98,6 +101,11 @@ impl<V: Value> Block<V> {
     /// For entries of the block's own rows, how many rows before have the column of each.
     pub fn positions(&self, entries: Range<usize>) -> &[u16] {
         &self.positions[entries]
+    }
+
+    /// The bytes that [`cuts`] of so many rows take while a block is made.
+    pub fn cut_bytes_for(rows: usize, threads: usize) -> usize {
+        rows * (TASKS_PER_THREAD * threads + 1) * size_of::<u32>()
     }
 
     /// The bytes that a block of this shape will hold.
@@ -238,4 +246,36 @@ fn segment<V: Copy>(row: &[u64], positions: Option<&[u16]>, block: &Block<V>, at
         None => block.starts[column + 1] as usize,
     };
     (from, to)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// So many entries that tasks share rows.
+    #[test]
+    fn columns_have_the_rows_that_have_them() {
+        let (rows, columns) = (900, 400);
+        let has = |row: usize, column: usize| (row * 7919 + column * 104_729) % 11 > (column % 7) + row % 3;
+        let (mut offsets, mut entries, mut before) = (vec![0], Vec::new(), vec![Vec::new(); columns]);
+        let mut expected = Vec::new();
+        for row in 0..rows {
+            for column in (0..columns).filter(|&column| has(row, column)) {
+                let value = (row * columns + column) as f32;
+                entries.push(entry::pack(column as u32, value));
+                expected.push(before[column].len());
+                before[column].push((row as u16, value));
+            }
+            offsets.push(entries.len());
+        }
+        assert!(entries.len() > 2 * PIECE_ENTRIES);
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(3).build().unwrap();
+        let block: Block<f32> = pool.install(|| Block::new(columns, &offsets, &entries));
+        for (at, earlier) in expected.into_iter().enumerate() {
+            let (e, positions) = (&entries[at..=at], block.positions(at..at + 1));
+            let all = &before[entry::column(e[0]) as usize];
+            assert!(block.members(e, Some(positions)).eq(all[..earlier].iter().copied()), "entry {at}");
+            assert!(block.members(e, None).eq(all.iter().copied()), "entry {at}");
+        }
+    }
 }

@@ -156,7 +156,7 @@ impl<'a, N: Copy, F> Scorer<'a, N, F> {
             floor_places: vec![own_floor.place; entities],
             best: TopK::new(k, least),
             own_floor,
-            outbox: Outbox::new(entities),
+            outbox: Outbox::new(entities, k),
             sample: Vec::new(),
             gathered: Gathered::default(),
             norms,

@@ -126,19 +126,20 @@ impl Similarity {
         self.norm.len()
     }
 
-    /// The bytes that a search keeps beside its candidates: one block by columns, the rows of two, and what each thread
-    /// has for itself.
-    pub fn search_bytes(offsets: &[usize], blocks: &[usize], columns: usize, threads: usize) -> usize {
+    /// The bytes that a search for k neighbors keeps beside its candidates: one block by columns, the rows of two, and what
+    /// each thread has for itself.
+    pub fn search_bytes(offsets: &[usize], blocks: &[usize], columns: usize, k: usize, threads: usize) -> usize {
         let largest = blocks.windows(2).map(|bounds| offsets[bounds[1]] - offsets[bounds[0]]).max().unwrap_or(0);
         let rows = 2 * largest * size_of::<u64>();
         let floors = offsets.len() * size_of::<Floor>();
         let scales = columns * size_of::<f64>();
         let reached = offsets.len().min(MOST_ROWS);
         let gathered = Reached::<Counted<Moments>>::bytes_for(reached) + Gathered::<[f64; 2]>::bytes_for(reached);
-        let thread = Cells::<Counted<Moments>>::bytes() + gathered + floors + Outbox::bytes_for(offsets.len());
-        // While columns are counted and while they are filled there are counts beside the block.
+        let thread = Cells::<Counted<Moments>>::bytes() + gathered + floors + Outbox::bytes_for(offsets.len(), k);
+        // While columns are counted and while they are filled there are counts beside the block, and cuts of its rows.
         rows + scales
             + Block::<f32>::bytes_for(2 * columns, largest)
+            + Block::<f32>::cut_bytes_for(reached, threads)
             + threads * (thread + columns.min(largest) * size_of::<u32>())
     }
 

@@ -357,28 +357,30 @@ pub struct Outbox {
     sorted: Vec<(u32, Key)>,
     /// Where the next pair of each row goes.
     next: Vec<u32>,
+    /// So many pairs should be delivered.
+    full: usize,
 }
 
 impl Outbox {
     /// What is delivered together: a few candidates a row where there are many, and not so many that what others must beat is
-    /// known late.
-    fn full(rows: usize) -> usize {
-        (4 * rows).min(1 << 17)
+    /// known late. Long lists are visited for more at once: what they must beat changes little with each.
+    fn full(rows: usize, k: usize) -> usize {
+        (k / 256).clamp(1, 3) * (4 * rows).min(1 << 17)
     }
 
-    /// Empty, for so many rows.
-    pub fn new(rows: usize) -> Self {
-        Self { pairs: Vec::new(), sorted: Vec::new(), next: vec![0; rows + 1] }
+    /// Empty, for so many rows with lists of k.
+    pub fn new(rows: usize, k: usize) -> Self {
+        Self { pairs: Vec::new(), sorted: Vec::new(), next: vec![0; rows + 1], full: Self::full(rows, k) }
     }
 
     /// The bytes that it may hold; one row of an entity's candidates is collected before it is seen to be full.
-    pub fn bytes_for(rows: usize) -> usize {
-        2 * (Self::full(rows) + rows) * size_of::<(u32, Key)>() + rows * size_of::<u32>()
+    pub fn bytes_for(rows: usize, k: usize) -> usize {
+        2 * (Self::full(rows, k) + rows) * size_of::<(u32, Key)>() + rows * size_of::<u32>()
     }
 
     /// Whether it should be delivered.
     pub fn is_full(&self) -> bool {
-        self.pairs.len() >= Self::full(self.next.len())
+        self.pairs.len() >= self.full
     }
 
     /// Collects a candidate for a row.
