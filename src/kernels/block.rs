@@ -103,9 +103,11 @@ impl<V: Value> Block<V> {
         &self.positions[entries]
     }
 
-    /// The bytes that [`cuts`] of so many rows take while a block is made.
-    pub fn cut_bytes_for(rows: usize, threads: usize) -> usize {
-        rows * (TASKS_PER_THREAD * threads + 1) * size_of::<u32>()
+    /// The bytes that [`cuts`] of so many rows and entries take while a block is made.
+    pub fn cut_bytes_for(rows: usize, entries: usize, threads: usize) -> usize {
+        let ranges = (TASKS_PER_THREAD * threads).min(entries / PIECE_ENTRIES + 1);
+        // One more range may be columns without entries, and where the last range ends is one more cut.
+        rows * (ranges + 2) * size_of::<u32>()
     }
 
     /// The bytes that a block of this shape will hold.

@@ -139,7 +139,7 @@ impl Similarity {
         // While columns are counted and while they are filled there are counts beside the block, and cuts of its rows.
         rows + scales
             + Block::<f32>::bytes_for(2 * columns, largest)
-            + Block::<f32>::cut_bytes_for(reached, threads)
+            + Block::<f32>::cut_bytes_for(reached, largest, threads)
             + threads * (thread + columns.min(largest) * size_of::<u32>())
     }
 

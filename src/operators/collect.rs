@@ -11,9 +11,11 @@ use datafusion::arrow::record_batch::RecordBatch;
 use datafusion::common::cast::as_float32_array;
 use datafusion::common::runtime::SpawnedTask;
 use datafusion::common::{Result, exec_err, internal_datafusion_err, internal_err};
+use datafusion::execution::SendableRecordBatchStream;
 use datafusion::execution::disk_manager::DiskManager;
 use datafusion::execution::memory_pool::MemoryReservation;
 use futures::StreamExt;
+use futures::future::try_join_all;
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 use serde_with::{DisplayFromStr, serde_as};
@@ -281,19 +283,15 @@ pub async fn collect(
     disk: Option<Arc<DiskManager>>,
 ) -> Result<Vec<Chunk>> {
     let readers = threads.max(1);
-    // Fused, as every reader asks once more after the end.
-    let streams: Arc<[_]> = rows.streams(readers)?.into_iter().map(|stream| Mutex::new(stream.fuse())).collect();
+    let streams: Arc<[_]> = rows.streams(readers)?.into_iter().map(|stream| Mutex::new(Some(stream))).collect();
     let mut tasks = Vec::new();
     for first in 0..readers {
         let mut reader = Reader::try_new(columns.clone(), memory.new_empty(), disk.clone())?;
         let streams = Arc::clone(&streams);
         tasks.push(SpawnedTask::spawn(async move {
             for at in 0..streams.len() {
-                let stream = &streams[(first + at) % streams.len()];
-                loop {
-                    // Others may read from it while this reader works on what it got.
-                    let next = stream.lock().await.next().await;
-                    let Some(batch) = next else { break };
+                // Others may read from it while this reader works on what it got.
+                while let Some(batch) = next(&streams[(first + at) % streams.len()]).await {
                     reader.read(&batch?)?;
                 }
             }
@@ -302,9 +300,11 @@ pub async fn collect(
     }
     let mut faults = Faults { nulls: vec![0; columns.ids.len() + 1], not_finite: 0 };
     let mut chunks = Vec::new();
-    for task in tasks {
-        let Finished { chunk, faults: found, reserved } =
-            task.join_unwind().await.map_err(|e| internal_datafusion_err!("a reader was cut off: {e}"))??;
+    // The first to fail ends all others.
+    let finished = try_join_all(tasks.into_iter().map(|task| async {
+        task.join_unwind().await.map_err(|e| internal_datafusion_err!("a reader was cut off: {e}"))?
+    }));
+    for Finished { chunk, faults: found, reserved } in finished.await? {
         for (total, count) in faults.nulls.iter_mut().zip(&found.nulls) {
             *total += count;
         }
@@ -317,6 +317,16 @@ pub async fn collect(
     }
     faults.check(columns)?;
     Ok(chunks)
+}
+
+/// The next rows of a stream, which goes when it ends or fails: it may hold much, and others may wait for what it leaves.
+async fn next(stream: &Mutex<Option<SendableRecordBatchStream>>) -> Option<Result<RecordBatch>> {
+    let mut stream = stream.lock().await;
+    let next = stream.as_mut()?.next().await;
+    if !matches!(next, Some(Ok(_))) {
+        *stream = None;
+    }
+    next
 }
 
 impl Reader {

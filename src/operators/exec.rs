@@ -27,11 +27,11 @@ type BuildFuture = Shared<BoxFuture<'static, Result<(Arc<dyn Built>, Shares), Ar
 
 /// Runs a [`Task`].
 ///
-/// Each input is asked for as one partition, since all of it is needed: locally that is one stream fed by all
-/// partitions of the input, on a cluster a broadcast to every task. Where the work is divided between processes, the
-/// inputs that can be ([`Task::divisible`]) are asked for by hash, and each process builds for the partitions that it has.
-/// The first child is the table of [`shares`], which has the partitions of the result. Whoever is polled first among the output partitions builds, the others wait for the
-/// same result.
+/// Each input is asked for as one partition, since all of it is needed: locally its partitions are read side by side
+/// ([`InputRows`]), on a cluster a broadcast to every task. Where the work is divided between processes, the inputs that can
+/// be ([`Task::divisible`]) are asked for by hash, and each process builds for the partitions that it has. The first child is
+/// the table of [`shares`], which has the partitions of the result. Whoever is polled first among the output partitions
+/// builds, the others wait for the same result.
 #[derive(Debug)]
 pub struct OperatorExec {
     task: Arc<dyn Task>,
@@ -103,7 +103,10 @@ impl OperatorExec {
         let expected = if self.key(input).is_some() { self.partitions() } else { 1 };
         match child.output_partitioning().partition_count() == expected {
             true => Ok(InputRows::new(child, context)),
-            false => internal_err!("{} got an input that is not divided as its result is", self.task.name()),
+            false => {
+                let (name, found) = (self.task.name(), child.output_partitioning().partition_count());
+                internal_err!("{name} got an input of {found} partitions instead of {expected}")
+            }
         }
     }
 

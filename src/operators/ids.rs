@@ -260,7 +260,7 @@ impl Space {
         let place = places(&ids)?;
         let keys = ranked.iter().zip(&place).zip(0..);
         let mut keys: Vec<_> = keys.map(|((&rank, &place), old)| (Reverse(rank), place, old)).collect();
-        keys.par_sort_unstable();
+        keys.sort_unstable();
         let by_count: Vec<u32> = keys.into_iter().map(|(_, _, old)| old).collect();
         let numbers = inverse(&by_count);
         let order = by_count.iter().map(|&old| place[old as usize]).collect();
@@ -283,7 +283,7 @@ pub fn places(ids: &ArrayRef) -> Result<Vec<u32>> {
         u128::from_be_bytes(bytes)
     };
     let mut sorted: Vec<(u128, u32)> = rows.iter().zip(0..).map(|(row, old)| (begin(row.data()), old)).collect();
-    sorted.par_sort_unstable_by(|a, b| a.0.cmp(&b.0).then_with(|| rows.row(a.1 as usize).cmp(&rows.row(b.1 as usize))));
+    sorted.sort_unstable_by(|a, b| a.0.cmp(&b.0).then_with(|| rows.row(a.1 as usize).cmp(&rows.row(b.1 as usize))));
     let sorted: Vec<u32> = sorted.into_iter().map(|(_, old)| old).collect();
     Ok(inverse(&sorted))
 }

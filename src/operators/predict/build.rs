@@ -91,8 +91,8 @@ impl Task for PredictTask {
     async fn build(&self, inputs: Vec<InputRows>, resources: Resources) -> Result<Arc<dyn Built>> {
         let mut inputs = inputs.into_iter();
         let mut tables: Vec<Vec<Chunk>> = Vec::new();
-        for (stream, columns) in inputs.by_ref().take(self.columns.len()).zip(&self.columns) {
-            tables.push(collect(stream, columns, resources.threads, &resources.memory, None).await?);
+        for (rows, columns) in inputs.by_ref().take(self.columns.len()).zip(&self.columns) {
+            tables.push(collect(rows, columns, resources.threads, &resources.memory, None).await?);
         }
         let mut vectors = Vec::new();
         let memory = resources.memory.new_empty();

@@ -127,8 +127,8 @@ impl Task for MetricsTask {
     async fn build(&self, inputs: Vec<InputRows>, resources: Resources) -> Result<Arc<dyn Built>> {
         let mut tables = Vec::new();
         let mut inputs = inputs.into_iter();
-        for (stream, columns) in inputs.by_ref().take(self.columns.len()).zip(&self.columns) {
-            tables.push(collect(stream, columns, resources.threads, &resources.memory, None).await?);
+        for (rows, columns) in inputs.by_ref().take(self.columns.len()).zip(&self.columns) {
+            tables.push(collect(rows, columns, resources.threads, &resources.memory, None).await?);
         }
         let memory_of_vectors = resources.memory.new_empty();
         let vectors = match inputs.next() {

@@ -127,7 +127,7 @@ impl Task for RecommendTask {
     async fn build(&self, inputs: Vec<InputRows>, resources: Resources) -> Result<Arc<dyn Built>> {
         let Resources { threads, disk, memory, .. } = &resources;
         let mut tables: Vec<Vec<Chunk>> = Vec::new();
-        for (stream, columns) in inputs.into_iter().zip(&self.columns) {
+        for (rows, columns) in inputs.into_iter().zip(&self.columns) {
             // The next table wants room, too: those before it stay in memory while that is as much as they take.
             let held = memory.size();
             if memory.try_grow(held).is_ok() {
@@ -137,7 +137,7 @@ impl Task for RecommendTask {
                     memory.shrink(chunk.spill(disk)?);
                 }
             }
-            tables.push(collect(stream, columns, *threads, memory, Some(Arc::clone(disk))).await?);
+            tables.push(collect(rows, columns, *threads, memory, Some(Arc::clone(disk))).await?);
         }
         let (types, settings, parts, schema) = (self.types.clone(), self.settings, self.parts, self.schema());
         let build = move || Lists::build(tables, &types, settings, parts, schema, resources);
