@@ -1,4 +1,5 @@
-//! Sorting by what stands in the upper half of a number, digit by digit (radix sort, least digit first).
+//! Sorting by digits: by what stands in the upper half of a number, digit by digit (radix sort, least digit first), or by the
+//! first digit alone.
 
 use std::ops::Range;
 
@@ -40,6 +41,48 @@ pub fn sort_by_upper(words: &mut [u64], range: Range<usize>, room: &mut Vec<u64>
     }
 }
 
+/// Sorts words, fast where they are spread over their range: each is put where its share of the range says, and little is left
+/// to sort.
+///
+/// `room` is where they are put; what it holds afterwards means nothing.
+pub fn sort_by_range(words: &mut Vec<u64>, room: &mut Vec<u64>) {
+    const SHARES: usize = 1 << MOST_BITS;
+    /// Longer runs of one share are sorted by themselves.
+    const SHORT: usize = 16;
+    let (least, most) = words.iter().fold((u64::MAX, 0), |(least, most), &word| (least.min(word), most.max(word)));
+    let bits = u64::BITS - most.saturating_sub(least).leading_zeros();
+    let share = |word: u64| ((word - least) >> bits.saturating_sub(MOST_BITS)) as usize;
+    let mut next = [0u32; SHARES];
+    words.iter().for_each(|&word| next[share(word)] += 1);
+    let mut sum = 0;
+    for next in &mut next {
+        sum += std::mem::replace(next, sum);
+    }
+    room.resize(words.len(), 0);
+    for &word in &*words {
+        let next = &mut next[share(word)];
+        room[*next as usize] = word;
+        *next += 1;
+    }
+    std::mem::swap(words, room);
+    let mut start = 0;
+    for end in next.iter().map(|&end| end as usize) {
+        if end - start > SHORT {
+            words[start..end].sort_unstable();
+        }
+        start = end;
+    }
+    for at in 1..words.len() {
+        let word = words[at];
+        let mut to = at;
+        while to > 0 && words[to - 1] > word {
+            words[to] = words[to - 1];
+            to -= 1;
+        }
+        words[to] = word;
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -58,6 +101,22 @@ mod tests {
             let mut expected = words.clone();
             expected.sort_unstable();
             sort_by_upper(&mut words, start..start + length, &mut Vec::new());
+            prop_assert_eq!(words, expected);
+        }
+
+        /// Spread over all bits or few, in runs of one value, and with one far from all others.
+        #[test]
+        fn words_are_sorted_by_their_range(
+            start in prop_oneof![Just(0u64), Just(u64::MAX / 3)],
+            length in prop_oneof![Just(1u64), Just(300), Just(1 << 17), Just(u64::MAX / 2)],
+            seeds in prop::collection::vec(any::<u64>(), 0..3000),
+            far in prop::option::of(any::<u64>()),
+        ) {
+            let mut words: Vec<u64> = seeds.iter().map(|seed| start + seed % length).chain(far).collect();
+            let mut expected = words.clone();
+            expected.sort_unstable();
+            let mut room = vec![7; 5];
+            sort_by_range(&mut words, &mut room);
             prop_assert_eq!(words, expected);
         }
     }

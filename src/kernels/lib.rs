@@ -14,6 +14,7 @@ pub mod diversify;
 pub mod ease;
 pub mod few;
 pub mod held;
+pub mod hybrid;
 pub mod index;
 pub mod least_squares;
 pub mod likeness;

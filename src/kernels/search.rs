@@ -41,8 +41,12 @@ impl Similarity {
         let (alpha, beta) = (self.settings.alpha, self.settings.beta);
         let features = self.features;
         if let Some(Exponents { a, c, .. }) = self.settings.exponents() {
-            let degrees: Vec<[f64; 2]> = self.norm.iter().map(|&d| [divisor(d, a), divisor(d, c)]).collect();
-            return run.scaled_dots(&degrees, a == c, |dot, i: [f64; 2], j: [f64; 2]| dot * i[0] * j[1]);
+            let by = |exponent| self.norm.iter().map(move |&degree| divisor(degree, exponent));
+            if a == c {
+                return run.scaled_dots(&by(a).collect::<Vec<_>>(), true, |dot, i: f64, j: f64| dot * i * j);
+            }
+            let both: Vec<[f64; 2]> = by(a).zip(by(c)).map(|(a, c)| [a, c]).collect();
+            return run.scaled_dots(&both, false, |dot, i: [f64; 2], j: [f64; 2]| dot * i[0] * j[1]);
         }
         match self.settings.metric {
             Metric::Cosine | Metric::CenteredCosine | Metric::AdjustedCosine => {

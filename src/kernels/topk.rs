@@ -6,7 +6,7 @@
 use std::ops::Range;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use super::digits::sort_by_upper;
+use super::digits::sort_by_range;
 
 /// Keeps the `k` best pairs of score and place pushed into it.
 ///
@@ -207,20 +207,14 @@ impl TopK {
         self.buffer.drain(..).map(pair)
     }
 
-    /// Sorts the best pairs, best first, and drops all others. A long list is sorted by scores first, digit by digit.
+    /// Sorts the best pairs, best first, and drops all others.
     fn sort(&mut self, room: &mut Vec<Key>) {
         const LONG: usize = 256;
         if self.buffer.len() < LONG {
             self.cut();
             return self.buffer.sort_unstable();
         }
-        let score = |key: &Key| (key >> u32::BITS) as usize;
-        let (least, most) = self
-            .buffer
-            .iter()
-            .fold((usize::MAX, 0), |(least, most), key| (least.min(score(key)), most.max(score(key))));
-        sort_by_upper(&mut self.buffer, least..most + 1, room);
-        self.buffer.chunk_by_mut(|a, b| score(a) == score(b)).for_each(|ties| ties.sort_unstable());
+        sort_by_range(&mut self.buffer, room);
         self.buffer.truncate(self.k);
     }
 
@@ -282,18 +276,18 @@ impl Candidates {
     /// Delivers what was collected for many rows, and tells of each row that got something what others must beat now.
     pub fn deliver(&self, outbox: &mut Outbox, mut floor: impl FnMut(usize, Floor)) {
         outbox.sort();
-        let mut rest = &outbox.sorted[..];
-        while let Some(&(row, _)) = rest.first() {
-            let mut list = self.lock(row as usize);
-            while let Some((&(next, key), after)) = rest.split_first()
-                && next == row
-            {
-                list.push_key(key);
-                rest = after;
+        let mut start = 0;
+        for (row, &end) in outbox.ends.iter().enumerate() {
+            let keys = &outbox.sorted[start..end as usize];
+            if !keys.is_empty() {
+                let mut list = self.lock(row);
+                keys.iter().for_each(|&key| list.push_key(key));
+                floor(row, list.floor());
             }
-            floor(row as usize, list.floor());
+            start = end as usize;
         }
-        outbox.pairs.clear();
+        outbox.rows.clear();
+        outbox.keys.clear();
     }
 
     /// What candidates of a row must beat.
@@ -352,12 +346,14 @@ pub struct Lists {
 /// once for many candidates than once for each.
 #[derive(Debug)]
 pub struct Outbox {
-    pairs: Vec<(u32, Key)>,
-    /// The same by rows.
-    sorted: Vec<(u32, Key)>,
-    /// Where the next pair of each row goes.
-    next: Vec<u32>,
-    /// So many pairs should be delivered.
+    /// The row of each, and the candidate as a number.
+    rows: Vec<u32>,
+    keys: Vec<Key>,
+    /// The candidates by rows.
+    sorted: Vec<Key>,
+    /// Where those of each row end.
+    ends: Vec<u32>,
+    /// So many should be delivered.
     full: usize,
 }
 
@@ -370,38 +366,40 @@ impl Outbox {
 
     /// Empty, for so many rows with lists of k.
     pub fn new(rows: usize, k: usize) -> Self {
-        Self { pairs: Vec::new(), sorted: Vec::new(), next: vec![0; rows + 1], full: Self::full(rows, k) }
+        let ends = vec![0; rows + 1];
+        Self { rows: Vec::new(), keys: Vec::new(), sorted: Vec::new(), ends, full: Self::full(rows, k) }
     }
 
     /// The bytes that it may hold; one row of an entity's candidates is collected before it is seen to be full.
     pub fn bytes_for(rows: usize, k: usize) -> usize {
-        2 * (Self::full(rows, k) + rows) * size_of::<(u32, Key)>() + rows * size_of::<u32>()
+        (Self::full(rows, k) + rows) * (size_of::<u32>() + 2 * size_of::<Key>()) + rows * size_of::<u32>()
     }
 
     /// Whether it should be delivered.
     pub fn is_full(&self) -> bool {
-        self.pairs.len() >= self.full
+        self.keys.len() >= self.full
     }
 
     /// Collects a candidate for a row.
     #[inline(always)]
     pub fn push(&mut self, row: usize, score: f32, place: u32) {
-        self.pairs.push((row as u32, key(score, place)));
+        self.rows.push(row as u32);
+        self.keys.push(key(score, place));
     }
 
     fn sort(&mut self) {
-        self.next.fill(0);
-        self.pairs.iter().for_each(|pair| self.next[pair.0 as usize + 1] += 1);
+        self.ends.fill(0);
+        self.rows.iter().for_each(|&row| self.ends[row as usize + 1] += 1);
         let mut sum = 0;
-        for next in &mut self.next {
-            sum += *next;
-            *next = sum;
+        for end in &mut self.ends {
+            sum += *end;
+            *end = sum;
         }
-        self.sorted.resize(self.pairs.len(), (0, 0));
-        for &pair in &self.pairs {
-            let next = &mut self.next[pair.0 as usize];
-            self.sorted[*next as usize] = pair;
-            *next += 1;
+        self.sorted.resize(self.keys.len(), 0);
+        for (&row, &key) in self.rows.iter().zip(&self.keys) {
+            let end = &mut self.ends[row as usize];
+            self.sorted[*end as usize] = key;
+            *end += 1;
         }
     }
 }

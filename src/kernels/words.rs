@@ -145,7 +145,12 @@ impl Words {
     }
 }
 
-/// Adds to the count of each of these numbers. It stands here as the crate of kernels is compiled for speed.
+/// The least and the largest of some words as whole numbers with a sign; the other way round if there are none.
+pub fn range(words: &[u64]) -> [i64; 2] {
+    words.iter().fold([i64::MAX, i64::MIN], |[least, most], &word| [least.min(word as i64), most.max(word as i64)])
+}
+
+/// Adds to the count of each of these numbers. Both stand here as the crate of kernels is compiled for speed.
 pub fn count(numbers: &[u32], counts: &mut [u32]) {
     for &number in numbers {
         counts[number as usize] += 1;

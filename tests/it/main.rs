@@ -10,6 +10,7 @@ mod cluster_plans;
 #[cfg(feature = "cluster")]
 mod cut;
 mod faults;
+mod lists;
 mod pipeline;
 mod s3;
 mod slt;

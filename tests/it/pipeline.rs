@@ -1,11 +1,6 @@
 //! Projects: order, checks, publishing, selecting, and the shipped project.
 
-use std::fs::File;
-
-use datafusion::parquet::file::metadata::ColumnChunkMetaData;
-use datafusion::parquet::file::reader::{FileReader, SerializedFileReader};
-
-use crate::support::{TestProject, files_below, project_at, root, run};
+use crate::support::{TestProject, project_at, root, run};
 
 const PURCHASES: &str = "user,item,n\na,x,1\na,y,2\nb,x,3\nb,z,1\nc,y,1\n";
 const SOURCE: &str = "[sources.raw]\nurl = \"raw.csv\"\n[vars]\nleast = 1\n";
@@ -134,27 +129,6 @@ fn sources_of_every_format_are_read() {
     project.run("run", &[]).ok();
     let rows = project.sql("SELECT n, month FROM \"all\" ORDER BY n").ok().stdout;
     assert_eq!(rows, "n,month\n1,\n2,\n3,2017-01\n4,2017-02\n5,\n");
-}
-
-#[test]
-fn lists_have_dictionaries_of_candidates_alone() {
-    let scored = "SELECT 'a' AS id, CAST(0.5 AS REAL) AS score";
-    let ranked = "SELECT 7 AS entity, 8 AS candidate, CAST(0.5 AS REAL) AS score, CAST(1 AS INT) AS rank";
-    for (rows, expected) in [(scored, &[true, false][..]), (ranked, &[false, true, false, false])] {
-        let project = TestProject::new("", &[("lists.sql", rows)]);
-        project.run("run", &[]).ok();
-        let copied = project.path().join("copied.parquet");
-        run(&["sql", "-c", &format!("COPY ({rows}) TO '{}'", copied.display())]).ok();
-        let lists = project.path().join("lake/lists");
-        let published = lists.join(&files_below(&lists)[0]);
-        for file in [copied, published] {
-            let reader = SerializedFileReader::new(File::open(&file).unwrap()).unwrap();
-            let group = reader.metadata().row_group(0);
-            let has_dictionary = |column: &ColumnChunkMetaData| column.dictionary_page_offset().is_some();
-            let found: Vec<bool> = group.columns().iter().map(has_dictionary).collect();
-            assert_eq!(found, expected, "{}", file.display());
-        }
-    }
 }
 
 #[test]

@@ -8,14 +8,17 @@ use datafusion::arrow::compute::{cast, partition, take_record_batch};
 use datafusion::arrow::datatypes::{DataType, SchemaRef};
 use datafusion::arrow::record_batch::RecordBatch;
 use datafusion::common::{DataFusionError, Result};
+use datafusion::execution::memory_pool::MemoryReservation;
 use datafusion::parquet::arrow::AsyncArrowWriter;
+use datafusion::parquet::arrow::arrow_writer::ArrowWriterOptions;
 use datafusion::parquet::basic::{Compression, ZstdLevel};
 use datafusion::parquet::file::properties::WriterProperties;
 use object_store::ObjectStore;
 use object_store::buffered::BufWriter;
 use object_store::path::Path;
 
-use super::dictionaries::dispensable;
+use super::list_file::ListFile;
+use super::lists::dispensable;
 use super::{WrittenFile, ZSTD_LEVEL};
 
 /// A file is closed and the next begun when it has grown to this; object stores copy files of up to 5 GB at once.
@@ -24,7 +27,38 @@ const FILE_BYTES: usize = 1 << 30;
 /// What an empty value is called in the name of a folder, as in Hive.
 const NULL_FOLDER: &str = "__HIVE_DEFAULT_PARTITION__";
 
-type Writer = AsyncArrowWriter<BufWriter>;
+/// A file to which rows are written.
+enum Writer {
+    /// Of a table of lists.
+    Lists(ListFile),
+    /// Of any other.
+    Rows(AsyncArrowWriter<BufWriter>),
+}
+
+impl Writer {
+    async fn write(&mut self, batch: RecordBatch) -> Result<()> {
+        match self {
+            Self::Lists(file) => file.write(batch).await,
+            Self::Rows(writer) => Ok(writer.write(&batch).await?),
+        }
+    }
+
+    /// The bytes that it has, but for those of the row group that lists wait for.
+    fn bytes(&self) -> usize {
+        match self {
+            Self::Lists(file) => file.bytes(),
+            Self::Rows(writer) => writer.bytes_written() + writer.in_progress_size(),
+        }
+    }
+
+    /// Closes the file; returns its rows and bytes.
+    async fn close(self) -> Result<(i64, usize)> {
+        Ok(match self {
+            Self::Lists(file) => file.close().await?,
+            Self::Rows(mut writer) => (writer.finish().await?.file_metadata().num_rows(), writer.bytes_written()),
+        })
+    }
+}
 
 /// Writers of one partition: one open file for each sub-folder.
 pub struct PartitionFiles {
@@ -33,6 +67,7 @@ pub struct PartitionFiles {
     name: String,
     keys: Vec<usize>,
     schema: SchemaRef,
+    memory: MemoryReservation,
     open: BTreeMap<String, (String, Writer)>,
     begun: usize,
     written: Vec<WrittenFile>,
@@ -40,9 +75,16 @@ pub struct PartitionFiles {
 
 impl PartitionFiles {
     /// No files yet. They will be in `folder` and their names begin with `name`; the values of the columns `keys` name
-    /// sub-folders.
-    pub fn new(store: Arc<dyn ObjectStore>, folder: String, name: String, keys: Vec<usize>, schema: SchemaRef) -> Self {
-        Self { store, folder, name, keys, schema, open: BTreeMap::new(), begun: 0, written: Vec::new() }
+    /// sub-folders. What waits to be written is reserved beside `memory`, from the same pool.
+    pub fn new(
+        store: Arc<dyn ObjectStore>,
+        folder: String,
+        name: String,
+        keys: Vec<usize>,
+        schema: SchemaRef,
+        memory: MemoryReservation,
+    ) -> Self {
+        Self { store, folder, name, keys, schema, memory, open: BTreeMap::new(), begun: 0, written: Vec::new() }
     }
 
     /// Writes the rows of a batch, each to the file of its sub-folder.
@@ -68,8 +110,8 @@ impl PartitionFiles {
         let Some((_, writer)) = self.open.get_mut(&folder) else {
             return Ok(());
         };
-        writer.write(&batch).await?;
-        if writer.bytes_written() + writer.in_progress_size() >= FILE_BYTES
+        writer.write(batch).await?;
+        if writer.bytes() >= FILE_BYTES
             && let Some((path, writer)) = self.open.remove(&folder)
         {
             self.close(path, writer).await?;
@@ -87,17 +129,23 @@ impl PartitionFiles {
         let mut properties = WriterProperties::builder()
             .set_compression(Compression::ZSTD(ZstdLevel::try_new(ZSTD_LEVEL)?))
             .set_created_by(concat!("lakeside ", env!("CARGO_PKG_VERSION")).to_owned());
-        for column in dispensable(&self.schema) {
+        let dispensable = dispensable(&self.schema);
+        for &column in &dispensable {
             properties = properties.set_column_dictionary_enabled(column.into(), false);
         }
+        let options = ArrowWriterOptions::new().with_properties(properties.build());
         let object = BufWriter::new(Arc::clone(&self.store), location);
-        Ok((path, AsyncArrowWriter::try_new(object, Arc::clone(&self.schema), Some(properties.build()))?))
+        let schema = Arc::clone(&self.schema);
+        let writer = match dispensable.is_empty() {
+            true => Writer::Rows(AsyncArrowWriter::try_new_with_options(object, schema, options)?),
+            false => Writer::Lists(ListFile::new(object, schema, options, self.memory.new_empty())?),
+        };
+        Ok((path, writer))
     }
 
-    async fn close(&mut self, path: String, mut writer: Writer) -> Result<()> {
-        let metadata = writer.finish().await?;
-        let rows = u64::try_from(metadata.file_metadata().num_rows()).unwrap_or(0);
-        self.written.push(WrittenFile { path, rows, bytes: writer.bytes_written() as u64 });
+    async fn close(&mut self, path: String, writer: Writer) -> Result<()> {
+        let (rows, bytes) = writer.close().await?;
+        self.written.push(WrittenFile { path, rows: u64::try_from(rows).unwrap_or(0), bytes: bytes as u64 });
         Ok(())
     }
 

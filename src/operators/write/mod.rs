@@ -3,8 +3,11 @@
 //! SQL cannot name it; the lake puts it above a query's plan. Nothing is visible in a table until the driver
 //! publishes what the manifest lists.
 
-mod dictionaries;
 mod files;
+mod ids;
+mod list_file;
+mod list_sink;
+mod lists;
 mod node;
 
 use std::fmt;
@@ -16,6 +19,7 @@ use datafusion::arrow::record_batch::RecordBatch;
 use datafusion::common::cast::{as_string_array, as_uint64_array};
 use datafusion::common::tree_node::TreeNodeRecursion;
 use datafusion::common::{Result, internal_err, plan_err};
+use datafusion::execution::memory_pool::{MemoryConsumer, MemoryPool, UnboundedMemoryPool};
 use datafusion::execution::object_store::ObjectStoreUrl;
 use datafusion::execution::{SendableRecordBatchStream, TaskContext};
 use datafusion::physical_expr::{EquivalenceProperties, LexOrdering, OrderingRequirements, PhysicalExpr};
@@ -27,8 +31,8 @@ use futures::StreamExt;
 use object_store::ObjectStore;
 use serde::{Deserialize, Serialize};
 
-pub use self::dictionaries::OmitDictionaries;
 use self::files::PartitionFiles;
+pub use self::lists::WriteLists;
 pub use self::node::WriteNode;
 
 /// How hard Zstandard works on what is written.
@@ -137,7 +141,10 @@ fn task_name(context: &TaskContext) -> String {
 /// Writes a file without a row, so that a table without rows still has columns.
 pub async fn write_empty(store: Arc<dyn ObjectStore>, target: &Target, schema: SchemaRef) -> Result<Vec<WrittenFile>> {
     let name = format!("{}-00000", target.stem);
-    let mut files = PartitionFiles::new(store, target.folder.clone(), name, Vec::new(), Arc::clone(&schema));
+    // No rows, so no memory.
+    let pool: Arc<dyn MemoryPool> = Arc::new(UnboundedMemoryPool::default());
+    let memory = MemoryConsumer::new("WriteExec").register(&pool);
+    let mut files = PartitionFiles::new(store, target.folder.clone(), name, Vec::new(), Arc::clone(&schema), memory);
     files.write_to(String::new(), RecordBatch::new_empty(schema)).await?;
     files.finish().await
 }
@@ -230,7 +237,8 @@ impl ExecutionPlan for WriteExec {
         let baseline = BaselineMetrics::new(&self.metrics, partition);
         let name = format!("{}{}-{partition:05}", self.target.stem, task_name(&context));
         let folder = self.target.folder.clone();
-        let mut files = PartitionFiles::new(store, folder, name, self.keys.clone(), self.input.schema());
+        let memory = MemoryConsumer::new(format!("WriteExec[{partition}]")).register(context.memory_pool());
+        let mut files = PartitionFiles::new(store, folder, name, self.keys.clone(), self.input.schema(), memory);
         let work = async move {
             while let Some(batch) = input.next().await {
                 let batch = batch?;

@@ -1,9 +1,8 @@
-//! Columns of Parquet files that have no dictionary.
+//! Lists of the best, which operators answer with: which tables hold them, and which of their columns have no dictionary.
 //!
 //! A dictionary is what Parquet writes by default: it looks each value up and writes its place. Nothing is gained by that for
-//! some columns of the lists of the best that operators answer with. Hardly two scores are equal. Ranks come again and again in
-//! the same order, and the ids of those whose lists they are in runs, of which compression leaves next to nothing. Ids of
-//! candidates keep theirs: where they are large numbers, places take half the bytes.
+//! scores, as hardly two are equal, and for ranks, which come again and again in the same order. Ids have theirs: those in whose
+//! lists others are come in runs, and where those of candidates are large numbers, places take half the bytes.
 
 use std::sync::Arc;
 
@@ -17,41 +16,48 @@ use datafusion::datasource::sink::DataSinkExec;
 use datafusion::physical_optimizer::PhysicalOptimizerRule;
 use datafusion::physical_plan::ExecutionPlan;
 
-/// The columns of a table that need no dictionary: a `score`, and beside it a `rank` and the first column if it holds numbers.
+use super::list_sink::ListSink;
+
+/// The columns of a table of lists that need no dictionary: a `score`, and beside it a `rank`. None if it has no lists.
 pub fn dispensable(schema: &Schema) -> Vec<&str> {
     let kind = |name| schema.field_with_name(name).map(|field| field.data_type());
     if !kind("score").is_ok_and(DataType::is_floating) {
         return Vec::new();
     }
-    if !kind("rank").is_ok_and(DataType::is_integer) {
-        return vec!["score"];
+    match kind("rank").is_ok_and(DataType::is_integer) {
+        true => vec!["score", "rank"],
+        false => vec!["score"],
     }
-    let first = schema.fields().first().filter(|field| field.data_type().is_numeric());
-    first.map(|field| field.name().as_str()).into_iter().chain(["score", "rank"]).collect()
 }
 
-/// Lets `COPY .. TO` a Parquet file do without the dictionaries that are not needed, unless its options speak of them.
+/// Lets `COPY .. TO` Parquet files write lists by a [`ListSink`], without the dictionaries that are not needed unless options
+/// speak of them.
 #[derive(Debug)]
-pub struct OmitDictionaries;
+pub struct WriteLists;
 
-impl OmitDictionaries {
+impl WriteLists {
     fn instead_of(exec: &DataSinkExec) -> Option<Arc<dyn ExecutionPlan>> {
         let sink = exec.sink().downcast_ref::<ParquetSink>()?;
-        let columns = dispensable(sink.config().output_schema());
+        let (config, options) = (sink.config(), sink.parquet_options());
+        let columns = dispensable(config.output_schema());
+        let plain = config.table_partition_cols.is_empty()
+            && options.crypto == Default::default()
+            && options.global.max_row_group_bytes.is_none()
+            && !options.global.content_defined_chunking.enabled;
         // Tables with a declared order write it into their files, which only the sink itself knows.
-        if columns.is_empty() || exec.sort_order().is_some() {
+        if columns.is_empty() || !plain || exec.sort_order().is_some() {
             return None;
         }
-        let mut options = sink.parquet_options().clone();
+        let mut options = options.clone();
         for column in columns {
             options.column_specific_options.entry(column.into()).or_default().dictionary_enabled.get_or_insert(false);
         }
-        let sink = ParquetSink::new(sink.config().clone(), options);
+        let sink = ListSink::new(config.clone(), options);
         Some(Arc::new(DataSinkExec::new(Arc::clone(exec.input()), Arc::new(sink), None)))
     }
 }
 
-impl PhysicalOptimizerRule for OmitDictionaries {
+impl PhysicalOptimizerRule for WriteLists {
     fn optimize(&self, plan: Arc<dyn ExecutionPlan>, _: &ConfigOptions) -> Result<Arc<dyn ExecutionPlan>> {
         plan.transform_up(|plan| {
             let omitting = plan.downcast_ref::<DataSinkExec>().and_then(Self::instead_of);
@@ -61,7 +67,7 @@ impl PhysicalOptimizerRule for OmitDictionaries {
     }
 
     fn name(&self) -> &str {
-        "omit_dictionaries"
+        "write_lists"
     }
 
     fn schema_check(&self) -> bool {

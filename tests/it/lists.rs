@@ -1,0 +1,87 @@
+//! Files of lists: what is in them, and that it is what was answered.
+
+use std::fs::File;
+use std::path::Path;
+
+use datafusion::parquet::basic::Encoding;
+use datafusion::parquet::file::metadata::ParquetMetaData;
+use datafusion::parquet::file::reader::{FileReader, SerializedFileReader};
+
+use crate::support::{TestProject, files_below, run};
+
+fn metadata(file: &Path) -> ParquetMetaData {
+    SerializedFileReader::new(File::open(file).unwrap()).unwrap().metadata().clone()
+}
+
+/// Whether each column of the first row group has a dictionary.
+fn dictionaries(file: &Path) -> Vec<bool> {
+    let metadata = metadata(file);
+    metadata.row_group(0).columns().iter().map(|column| column.dictionary_page_offset().is_some()).collect()
+}
+
+#[test]
+fn scores_and_ranks_have_no_dictionary() {
+    let scored = "SELECT 'a' AS id, CAST(0.5 AS REAL) AS score";
+    let ranked = "SELECT 7 AS entity, 8 AS candidate, CAST(0.5 AS REAL) AS score, CAST(1 AS INT) AS rank";
+    for (rows, expected) in [(scored, &[true, false][..]), (ranked, &[true, true, false, false])] {
+        let project = TestProject::new("", &[("lists.sql", rows)]);
+        project.run("run", &[]).ok();
+        let copied = project.path().join("copied.parquet");
+        run(&["sql", "-c", &format!("COPY ({rows}) TO '{}'", copied.display())]).ok();
+        let lists = project.path().join("lake/lists");
+        let published = lists.join(&files_below(&lists)[0]);
+        for file in [copied, published] {
+            assert_eq!(dictionaries(&file), expected, "{}", file.display());
+        }
+    }
+}
+
+/// Interactions of 700 items, whose ids are `id` of a number.
+fn neighbors(id: &str) -> String {
+    format!(
+        "SELECT * FROM neighbors((SELECT {id} AS item, v * 31 % 97 AS u, v % 7 + 1.0 AS w FROM \
+         (SELECT value AS v, value % 700 AS n FROM generate_series(0, 20999))), metric => 'rp3beta', k => 60)"
+    )
+}
+
+/// Lists of more than one row group and page come back as they were answered, published and copied, whatever ids are; and
+/// statistics of pages and chunks say what is in them.
+#[test]
+fn lists_come_back_as_they_were_answered() {
+    let long = "concat('a rather long name of item ', n)";
+    let ids = [
+        "n * 13043817825332782 - 77",
+        "CAST(n - 300 AS INT)",
+        long,
+        "concat('i', n)",
+        "concat(repeat('long or not ', n % 3), n)",
+        "CAST(n AS DOUBLE)",
+    ];
+    for (at, id) in ids.iter().enumerate() {
+        let query = neighbors(id);
+        let project = TestProject::new("", &[("lists.sql", &query)]);
+        project.run("run", &[]).ok();
+        let copied = project.path().join("copied.parquet");
+        let options = "OPTIONS ('max_row_group_size' '15000', 'data_page_row_count_limit' '1000')";
+        run(&["sql", "-c", &format!("COPY ({query}) TO '{}' {options}", copied.display())]).ok();
+        let (order, copied_name) = ("ORDER BY item, rank, neighbor_id", copied.display());
+        let expected = project.sql(&format!("SELECT * FROM ({query}) {order}")).ok().stdout;
+        assert_eq!(expected.lines().count(), 700 * 60 + 1, "{id}");
+        assert_eq!(project.sql(&format!("SELECT * FROM lists {order}")).ok().stdout, expected, "{id}");
+        assert_eq!(project.sql(&format!("SELECT * FROM '{copied_name}' {order}")).ok().stdout, expected, "{id}");
+        // Pages that statistics rule out are not read.
+        let some = expected.lines().nth(5000).unwrap().split(',').nth(1).unwrap();
+        let literal = if (2..5).contains(&at) { format!("'{some}'") } else { some.to_owned() };
+        let found = format!("SELECT * FROM '{copied_name}' WHERE neighbor_id = {literal} {order}");
+        let of_some: String = std::iter::once("item,neighbor_id,score,rank")
+            .chain(expected.lines().filter(|line| line.split(',').nth(1) == Some(some)))
+            .map(|line| format!("{line}\n"))
+            .collect();
+        assert_eq!(project.sql(&found).ok().stdout, of_some, "{id}");
+        let metadata = metadata(&copied);
+        assert_eq!(metadata.num_row_groups(), 3, "{id}");
+        let column = metadata.row_group(0).column(1);
+        assert!(column.statistics().is_some_and(|known| known.min_bytes_opt().is_some()), "{id}");
+        assert!(column.encodings().any(|encoding| encoding == Encoding::RLE_DICTIONARY), "{id}");
+    }
+}
