@@ -49,7 +49,7 @@ pub struct ListFile {
 
 /// A column of a row group, encoded.
 enum Chunk {
-    Ids(Bytes, ColumnCloseResult),
+    Ids(Bytes, Box<ColumnCloseResult>),
     Values(Vec<ArrowColumnChunk>),
 }
 
@@ -187,7 +187,7 @@ impl Column {
         if ids::may_be(&self.field, &self.values)
             && let Some((bytes, close)) = ids::chunk(&self.first_leaf, &self.properties, &self.values)?
         {
-            return Ok(Chunk::Ids(bytes, close));
+            return Ok(Chunk::Ids(bytes, Box::new(close)));
         }
         for values in &self.values {
             for (writer, leaf) in self.writers.iter_mut().zip(compute_leaves(&self.field, values)?) {
@@ -202,7 +202,7 @@ impl Column {
 impl Chunk {
     fn append_to(self, group: &mut SerializedRowGroupWriter<'_, Vec<u8>>) -> Result<()> {
         match self {
-            Self::Ids(bytes, close) => group.append_column(&bytes, close)?,
+            Self::Ids(bytes, close) => group.append_column(&bytes, *close)?,
             Self::Values(chunks) => chunks.into_iter().try_for_each(|chunk| chunk.append_to_row_group(group))?,
         }
         Ok(())
