@@ -7,6 +7,7 @@ use datafusion::execution::{SendableRecordBatchStream, TaskContext};
 use datafusion::physical_plan::coalesce_partitions::CoalescePartitionsExec;
 use datafusion::physical_plan::{ExecutionPlan, ExecutionPlanProperties};
 
+use super::context;
 use super::gather::GatherExec;
 
 /// All rows of an input, not yet asked for.
@@ -15,18 +16,22 @@ pub struct InputRows {
     context: Arc<TaskContext>,
 }
 
+/// A batch has at most so many rows: of several columns of strings, what was decoded is still in the nearer caches when it is
+/// looked up.
+const MOST_ROWS: usize = 4096;
+
 impl InputRows {
     /// The rows of all partitions of a plan.
     pub fn new(plan: &Arc<dyn ExecutionPlan>, context: &Arc<TaskContext>) -> Self {
-        Self { plan: Arc::clone(parts(plan)), context: Arc::clone(context) }
+        let config = context.session_config().clone();
+        let rows = config.batch_size().min(MOST_ROWS);
+        let context = context::with(context, config.with_batch_size(rows), context.runtime_env());
+        Self { plan: Arc::clone(parts(plan)), context: Arc::new(context) }
     }
 
     /// All rows in one stream; partitions work side by side.
     pub fn stream(&self) -> Result<SendableRecordBatchStream> {
-        match self.partitions() {
-            1 => self.plan.execute(0, Arc::clone(&self.context)),
-            _ => CoalescePartitionsExec::new(Arc::clone(&self.plan)).execute(0, Arc::clone(&self.context)),
-        }
+        CoalescePartitionsExec::new(Arc::clone(&self.plan)).execute(0, Arc::clone(&self.context))
     }
 
     /// All rows, each partition in a stream of its own if there are as many readers: who decodes rows has them at hand. With

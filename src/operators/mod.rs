@@ -17,6 +17,7 @@
 pub mod arguments;
 pub mod codec;
 pub mod collect;
+pub mod context;
 pub mod diversify;
 pub mod ease;
 pub mod exec;
