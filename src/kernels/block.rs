@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicU16, Ordering::Relaxed};
 
 use rayon::prelude::*;
 
-use super::cells::{Cell, Factor, Value};
+use super::cells::{Cell, Factor, Scales, Value};
 use super::csr::{PIECE_ENTRIES, entry, pieces};
 use super::pages::with_large_pages;
 use super::prefetch::prefetch;
@@ -43,10 +43,11 @@ struct Member<V> {
 }
 
 impl<V: Value> Block<V> {
-    /// The block of the rows that `offsets` (one more than rows) cut `entries` into, the first at 0.
+    /// The block of the rows that `offsets` (one more than rows) cut `entries` into, the first at 0. Values are multiplied by
+    /// `whole` ([`Scales::whole`]).
     ///
     /// At most [`MOST_ROWS`] rows and `u32::MAX` entries. Works on the threads of the current pool.
-    pub fn new(columns: usize, offsets: &[usize], entries: &[u64]) -> Self {
+    pub fn new(columns: usize, offsets: &[usize], entries: &[u64], whole: f32) -> Self {
         let starts = starts(columns, entries);
         let mut members: Vec<Member<V>> = with_large_pages(entries.len());
         members.par_extend(entries.par_iter().map(|_| Member::default()));
@@ -56,8 +57,8 @@ impl<V: Value> Block<V> {
         let mut left = &mut members[..];
         let mut shares = Vec::new();
         // Every task goes through every row, so there are few.
-        let length = entries.len().div_ceil(TASKS_PER_THREAD * rayon::current_num_threads()).max(PIECE_ENTRIES);
-        let ranges = pieces(&offset, length);
+        let most = entries.len().div_ceil(TASKS_PER_THREAD * rayon::current_num_threads()).max(PIECE_ENTRIES);
+        let ranges = pieces(&offset, most);
         let (all_cuts, width) = (cuts(&ranges, offsets, entries), ranges.len() + 1);
         for (share, range) in ranges.into_iter().enumerate() {
             let length = offset[range.end] - offset[range.start];
@@ -72,7 +73,8 @@ impl<V: Value> Block<V> {
                 for at in cuts[share] as usize..cuts[share + 1] as usize {
                     let column = entry::column(entries[at]) as usize;
                     let slot = &mut next[column - range.start];
-                    members[*slot as usize] = Member { row: row as u16, value: V::of(entry::value(entries[at])) };
+                    members[*slot as usize] =
+                        Member { row: row as u16, value: V::of(entry::value(entries[at]) * whole) };
                     positions[at].store((*slot + first - starts[column]) as u16, Relaxed);
                     *slot += 1;
                 }
@@ -178,15 +180,15 @@ impl<C: Cell> Cells<C> {
         MOST_ROWS * size_of::<C>()
     }
 
-    /// Adds a row's products with the rows of the block. `positions` are given where the row is of the block itself, and
-    /// `scales` where columns have scales. Returns the multiply-adds done.
-    pub fn add(&mut self, row: &[u64], positions: Option<&[u16]>, block: &Block<C::Column>, scales: &[f64]) -> usize {
+    /// Adds a row's products with the rows of the block. `positions` are given where the row is of the block itself. Returns the
+    /// multiply-adds done.
+    pub fn add(&mut self, row: &[u64], positions: Option<&[u16]>, block: &Block<C::Column>, scales: &Scales) -> usize {
         let mut work = 0;
         for at in 0..row.len() {
             if let Some(&far) = row.get(at + FAR_AHEAD) {
                 let far = entry::column(far) as usize;
                 prefetch(std::slice::from_ref(&block.starts[far]));
-                prefetch(scales.get(far..far + 1).unwrap_or_default());
+                prefetch(scales.columns.get(far..far + 1).unwrap_or_default());
             }
             if at + AHEAD < row.len() {
                 let (from, to) = segment(row, positions, block, at + AHEAD);
@@ -272,7 +274,7 @@ mod tests {
         }
         assert!(entries.len() > 2 * PIECE_ENTRIES);
         let pool = rayon::ThreadPoolBuilder::new().num_threads(3).build().unwrap();
-        let block: Block<f32> = pool.install(|| Block::new(columns, &offsets, &entries));
+        let block: Block<f32> = pool.install(|| Block::new(columns, &offsets, &entries, 1.0));
         for (at, earlier) in expected.into_iter().enumerate() {
             let (e, positions) = (&entries[at..=at], block.positions(at..at + 1));
             let all = &before[entry::column(e[0]) as usize];

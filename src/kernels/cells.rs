@@ -12,14 +12,30 @@ pub trait Value: Copy + Default + Send + Sync + 'static {
     fn number(self) -> f64;
 }
 
+/// What values are multiplied by before products are taken of them.
+#[derive(Debug)]
+pub struct Scales {
+    /// All of them: a power of two, by which they become whole numbers if they are multiplied as such.
+    pub whole: f32,
+    /// Those of one of both rows, by columns; empty where none has a scale of its own.
+    pub columns: Vec<f64>,
+}
+
+impl Default for Scales {
+    fn default() -> Self {
+        Self { whole: 1.0, columns: Vec::new() }
+    }
+}
+
 /// What the values of one row are multiplied as, while those of the rows that it meets are [`Value`]s.
 pub trait Factor: Copy + Default + Send + Sync + 'static {
     /// The factor for a value in a column that has this scale.
     fn scaled(value: f32, scale: f64) -> Self;
-    /// The factor for an entry, where each column has a scale or none has.
+    /// The factor for an entry.
     #[inline(always)]
-    fn of_entry(e: u64, scales: &[f64]) -> Self {
-        Self::scaled(entry::value(e), scales.get(entry::column(e) as usize).copied().unwrap_or(1.0))
+    fn of_entry(e: u64, scales: &Scales) -> Self {
+        let scale = scales.columns.get(entry::column(e) as usize).copied().unwrap_or(1.0);
+        Self::scaled(entry::value(e) * scales.whole, scale)
     }
 }
 

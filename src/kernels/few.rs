@@ -6,7 +6,7 @@
 
 use rayon::prelude::*;
 
-use super::cells::{Cell, Factor, Value};
+use super::cells::{Cell, Factor, Scales, Value};
 use super::cpu::{Cpu, Work};
 use super::csr::entry;
 
@@ -29,11 +29,13 @@ pub struct Spread<A> {
     factors: Vec<[A; LANES]>,
     /// A bit for each row that has the column.
     present: Vec<u16>,
+    /// [`Scales::whole`].
+    whole: f32,
 }
 
 impl<A: Factor> Default for Spread<A> {
     fn default() -> Self {
-        Self { first: 0, factors: vec![[A::default(); LANES]; COLUMNS], present: vec![0; COLUMNS] }
+        Self { first: 0, factors: vec![[A::default(); LANES]; COLUMNS], present: vec![0; COLUMNS], whole: 1.0 }
     }
 }
 
@@ -44,10 +46,10 @@ pub fn part(row: &[u64], first: usize, columns: usize) -> &[u64] {
 }
 
 impl<A: Factor> Spread<A> {
-    /// Spreads out the columns from `first` on of at most [`LANES`] rows, each entry as the factor that it is where columns
-    /// have these scales, if any. Works on the threads of the current pool.
-    pub fn put(&mut self, first: usize, rows: &[&[u64]], scales: &[f64]) {
-        self.first = first;
+    /// Spreads out the columns from `first` on of at most [`LANES`] rows, each entry as the factor that it is.
+    /// Works on the threads of the current pool.
+    pub fn put(&mut self, first: usize, rows: &[&[u64]], scales: &Scales) {
+        (self.first, self.whole) = (first, scales.whole);
         let pieces = self.factors.par_chunks_mut(PIECE).zip(self.present.par_chunks_mut(PIECE));
         pieces.enumerate().for_each(|(piece, (factors, present))| {
             let first = first + piece * PIECE;
@@ -88,7 +90,7 @@ impl<C: Cell> Work for Meeting<'_, C> {
         for &e in other {
             let column = entry::column(e) as usize - spread.first;
             let (factors, present) = (&spread.factors[column], spread.present[column]);
-            let value = C::Column::of(entry::value(e));
+            let value = C::Column::of(entry::value(e) * spread.whole);
             for (lane, (sum, factor)) in found.iter_mut().zip(factors).enumerate() {
                 sum.add_if(present >> lane & 1 == 1, *factor, value);
             }

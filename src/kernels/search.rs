@@ -212,7 +212,7 @@ impl Run<'_> {
         let blocks = index.blocks.len() - 1;
         for columns in 0..blocks {
             let own = index.entries.read(index.block_entries(columns))?;
-            let block = Block::new(index.columns, index.block_offsets(columns), &own);
+            let block = Block::new(index.columns, index.block_offsets(columns), &own, index.scales.whole);
             for rows in columns..blocks {
                 let other = (rows > columns).then(|| index.entries.read(index.block_entries(rows))).transpose()?;
                 let entries = other.as_deref().unwrap_or(&own);

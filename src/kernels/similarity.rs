@@ -10,7 +10,7 @@ use rayon::prelude::*;
 
 use super::Error;
 use super::block::{Block, Cells, MOST_ROWS};
-use super::cells::{Counted, Moments};
+use super::cells::{Counted, Moments, Scales};
 use super::csr::{Csr, PIECE_ENTRIES, entry, pieces, pieces_mut};
 use super::metric::{Exponents, Metric, Settings};
 use super::offers::Gathered;
@@ -19,7 +19,7 @@ use super::search::Reached;
 use super::topk::{Candidates, Floor, Outbox};
 use super::weighting::{self, ColumnMeans, Degrees, Steps, Terms, Weighting, degree};
 
-/// The narrowest encoding that holds all prepared weights exactly.
+/// The narrowest encoding that holds all prepared weights exactly, once they were multiplied by [`Scales::whole`].
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) enum Encoding {
     /// Each is 1, or the metric does not look at them.
@@ -50,8 +50,7 @@ pub struct Similarity {
     /// degree for walks.
     pub(super) norm: Vec<f64>,
     pub(super) encoding: Encoding,
-    /// What the products of each feature are multiplied by; empty where that is 1.
-    pub(super) scales: Vec<f64>,
+    pub(super) scales: Scales,
 }
 
 /// Cuts rows into blocks of at most so many rows and entries each, a row with more of them by itself; returns where each
@@ -94,8 +93,17 @@ impl Similarity {
     ) -> Result<Self, Error> {
         let norm = vec![0.0; offsets.len().saturating_sub(1)];
         let encoding = Encoding::Ones;
-        let mut prepared =
-            Self { settings, entries, offsets, blocks, columns, features: 0.0, norm, encoding, scales: Vec::new() };
+        let mut prepared = Self {
+            settings,
+            entries,
+            offsets,
+            blocks,
+            columns,
+            features: 0.0,
+            norm,
+            encoding,
+            scales: Scales::default(),
+        };
         prepared.count_features()?;
         if settings.metric.ignores_weights() {
             prepared.norm = prepared.offsets.windows(2).map(|bounds| (bounds[1] - bounds[0]) as f64).collect();
@@ -178,8 +186,7 @@ impl Similarity {
     fn each_row(&self, mut visit: impl FnMut(&[u64])) -> Result<(), Error> {
         for block in 0..self.block_count() {
             let entries = self.entries.read(self.block_entries(block))?;
-            let offsets = self.block_offsets(block);
-            offsets.windows(2).for_each(|bounds| visit(&entries[bounds[0] - offsets[0]..bounds[1] - offsets[0]]));
+            rows_of(self.block_offsets(block), &entries).for_each(&mut visit);
         }
         Ok(())
     }
@@ -227,12 +234,13 @@ impl Similarity {
     fn walk(&mut self, exponents: Exponents) -> Result<Vec<f64>, Error> {
         let mut features = Degrees::new(self.columns);
         let mut degrees = Vec::with_capacity(self.entities());
-        self.each_row(|row| {
-            features.add(row);
-            degrees.push(degree(row));
-        })?;
+        for block in 0..self.block_count() {
+            let entries = self.entries.read(self.block_entries(block))?;
+            let rows = || rows_of(self.block_offsets(block), &entries);
+            rayon::join(|| rows().for_each(|row| features.add(row)), || degrees.extend(rows().map(degree)));
+        }
         if exponents.weight == 1.0 {
-            self.scales = features.scales(exponents.b);
+            self.scales.columns = features.scales(exponents.b);
         } else {
             let roots = features.scales(exponents.b / 2.0);
             self.update_rows(&|row| weighting::raise(row, exponents.weight, &roots))?;
@@ -267,11 +275,12 @@ impl Similarity {
             let found = shares.into_par_iter().map(measure).reduce_with(Steps::and);
             steps = [steps, found].into_iter().flatten().reduce(Steps::and);
         }
-        self.encode(steps.unwrap_or_default())
+        self.encode(steps.unwrap_or_default());
+        Ok(())
     }
 
-    /// Chooses the encoding; weights become the whole numbers that stand for them.
-    fn encode(&mut self, steps: Steps) -> Result<(), Error> {
+    /// Chooses the encoding.
+    fn encode(&mut self, steps: Steps) {
         // No sum of products is above the larger sum of squares.
         let norm = self.norm.iter().copied().fold(0.0, f64::max);
         let squares = if self.settings.metric == Metric::Euclidean { norm } else { norm.powi(2) };
@@ -282,16 +291,18 @@ impl Similarity {
             _ if self.settings.metric == Metric::Pearson => Encoding::Single,
             _ if steps.ones() => Encoding::Ones,
             Some((factor, largest)) => {
-                if factor != 1.0 {
-                    self.update_rows(&|row| weighting::update(row, |_, value| value * factor))?;
-                }
+                self.scales.whole = factor;
                 let unit = f64::from(factor).powi(-2);
                 if largest <= u8::MAX.into() { Encoding::Bytes { unit } } else { Encoding::Words { unit } }
             }
             None => Encoding::Single,
         };
-        Ok(())
     }
+}
+
+/// The rows that begin at these offsets, the first at the first of these entries.
+fn rows_of<'a>(offsets: &'a [usize], entries: &'a [u64]) -> impl Iterator<Item = &'a [u64]> {
+    offsets.windows(2).map(|bounds| &entries[bounds[0] - offsets[0]..bounds[1] - offsets[0]])
 }
 
 #[cfg(test)]

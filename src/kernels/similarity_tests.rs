@@ -144,6 +144,8 @@ fn weighed(rows: &[Row<f64>], weighting: Weighting) -> Vec<Row<f64>> {
         Weighting::None => w,
         Weighting::Binary => 1.0,
         Weighting::Tfidf => single(w * (1.0 + entities / df).ln()),
+        // Also where all are 0, and their mean with them.
+        Weighting::Bm25 if w == 0.0 => 0.0,
         Weighting::Bm25 => {
             let idf = (1.0 + (entities - df + 0.5) / (df + 0.5)).ln();
             single(idf * w * (1.2 + 1.0) / (w + 1.2 * (1.0 - 0.75 + 0.75 * length / average)))

@@ -15,7 +15,7 @@ pub enum Weighting {
     /// `w · ln(1 + N / df)` (Manning, Raghavan and Schütze 2008, smoothed so that no weight is 0)
     Tfidf,
     /// `idf · w (k1 + 1) / (w + k1 (1 - b + b len / avg))` with `idf = ln(1 + (N - df + 0.5) / (df + 0.5))`, `k1 = 1.2`,
-    /// `b = 0.75` (Robertson and Zaragoza 2009, the idf as in Lucene, never negative)
+    /// `b = 0.75` (Robertson and Zaragoza 2009, the idf as in Lucene, never negative); 0 for a weight of 0, also where all are
     Bm25,
     /// `1`
     Binary,

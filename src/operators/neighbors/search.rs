@@ -152,8 +152,7 @@ impl Search<'_> {
     }
 
     fn search_bytes(&self, offsets: &[usize], bounds: &[usize], features: usize) -> usize {
-        let k = self.settings.k.min(offsets.len());
-        Similarity::search_bytes(offsets, bounds, features, k, self.resources.threads)
+        Similarity::search_bytes(offsets, bounds, features, self.settings.k, self.resources.threads)
     }
 
     fn timed<T>(&self, name: &'static str, work: impl FnOnce() -> Result<T>) -> Result<T> {
