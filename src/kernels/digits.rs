@@ -6,10 +6,27 @@ use std::ops::Range;
 /// More bits a digit would need more counts than the nearest cache holds.
 const MOST_BITS: u32 = 11;
 
+/// Puts what has smaller digits first; what has the same digit stays in the order in which it came. `ends` has a 0 for each digit
+/// and, afterwards, where what has it ends.
+#[inline(always)]
+pub fn put_by_digit<T>(from: impl Iterator<Item = (usize, T)> + Clone, to: &mut [T], ends: &mut [u32]) {
+    from.clone().for_each(|(digit, _)| ends[digit] += 1);
+    let mut sum = 0;
+    for end in &mut *ends {
+        sum += std::mem::replace(end, sum);
+    }
+    for (digit, item) in from {
+        let next = &mut ends[digit];
+        to[*next as usize] = item;
+        *next += 1;
+    }
+}
+
 /// Sorts words whose upper halves are in a range by these, or as whole words where they are few: then comparing is faster. `room`
 /// grows to as many words.
 ///
-/// Words outside the range are sorted wrongly. Words with equal upper halves stay in the order in which they came, or are sorted: the caller must not count on either.
+/// Words outside the range are sorted wrongly. Words with equal upper halves stay in the order in which they came, or are sorted:
+/// the caller must not count on either.
 pub fn sort_by_upper(words: &mut [u64], range: Range<usize>, room: &mut Vec<u64>) {
     let bits = range.len().max(2).next_power_of_two().trailing_zeros();
     let least = (range.start as u64) << u32::BITS;
@@ -23,17 +40,8 @@ pub fn sort_by_upper(words: &mut [u64], range: Range<usize>, room: &mut Vec<u64>
     let (mut from, mut to) = (words, &mut room[..length]);
     for pass in 0..passes {
         let digit = |word: u64| ((word - least) >> (u32::BITS + pass * digit_bits)) as usize & ((1 << digit_bits) - 1);
-        let mut next = [0u32; 1 << MOST_BITS];
-        from.iter().for_each(|&word| next[digit(word)] += 1);
-        let mut sum = 0;
-        for next in &mut next[..1 << digit_bits] {
-            sum += std::mem::replace(next, sum);
-        }
-        for &word in &*from {
-            let next = &mut next[digit(word)];
-            to[*next as usize] = word;
-            *next += 1;
-        }
+        let digits = from.iter().map(|&word| (digit(word), word));
+        put_by_digit(digits, to, &mut [0; 1 << MOST_BITS][..1 << digit_bits]);
         (from, to) = (to, from);
     }
     if passes % 2 == 1 {
@@ -52,21 +60,12 @@ pub fn sort_by_range(words: &mut Vec<u64>, room: &mut Vec<u64>) {
     let (least, most) = words.iter().fold((u64::MAX, 0), |(least, most), &word| (least.min(word), most.max(word)));
     let bits = u64::BITS - most.saturating_sub(least).leading_zeros();
     let share = |word: u64| ((word - least) >> bits.saturating_sub(MOST_BITS)) as usize;
-    let mut next = [0u32; SHARES];
-    words.iter().for_each(|&word| next[share(word)] += 1);
-    let mut sum = 0;
-    for next in &mut next {
-        sum += std::mem::replace(next, sum);
-    }
+    let mut ends = [0; SHARES];
     room.resize(words.len(), 0);
-    for &word in &*words {
-        let next = &mut next[share(word)];
-        room[*next as usize] = word;
-        *next += 1;
-    }
+    put_by_digit(words.iter().map(|&word| (share(word), word)), room, &mut ends);
     std::mem::swap(words, room);
     let mut start = 0;
-    for end in next.iter().map(|&end| end as usize) {
+    for end in ends.iter().map(|&end| end as usize) {
         if end - start > SHORT {
             words[start..end].sort_unstable();
         }

@@ -28,6 +28,7 @@ pub mod panels;
 pub mod predict;
 pub mod prefetch;
 pub mod product;
+pub mod ranges;
 pub mod ranking;
 pub mod robust;
 pub mod rows;

@@ -120,7 +120,12 @@ where
     fn run(self) {
         let Self { scorer, i, others, entity, cells, guess } = self;
         let known = scorer.own_floor;
-        let guess = guess.or_else(|| scorer.guess(i, &others, cells)).filter(|&guess| guess > known.score);
+        let guess = match guess {
+            // In a closure it would be compiled for any processor.
+            None => scorer.guess(i, &others, cells),
+            given => given,
+        };
+        let guess = guess.filter(|&guess| guess > known.score);
         if let Some(score) = guess {
             scorer.best.guess(score);
             scorer.own_floor = known.max(scorer.best.floor());

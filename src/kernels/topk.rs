@@ -6,7 +6,7 @@
 use std::ops::Range;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use super::digits::sort_by_range;
+use super::digits::{put_by_digit, sort_by_range};
 
 /// Keeps the `k` best pairs of score and place pushed into it.
 ///
@@ -305,11 +305,16 @@ impl Candidates {
     /// Hands out the best candidates of a range of rows, once.
     pub fn take_lists(&self, rows: Range<usize>) -> Lists {
         let (mut lists, mut room) = (Lists::default(), Vec::new());
-        for row in rows {
+        let take = |row| {
             let mut held = self.lock(row);
             let empty = TopK::new(held.k, self.least);
-            let mut list = std::mem::replace(&mut *held, empty);
-            drop(held);
+            std::mem::replace(&mut *held, empty)
+        };
+        let taken: Vec<TopK> = rows.map(take).collect();
+        let length = taken.iter().map(|list| list.buffer.len().min(list.k)).sum();
+        lists.scores.reserve_exact(length);
+        lists.candidates.reserve_exact(length);
+        for mut list in taken {
             list.sort(&mut room);
             lists.lengths.push(list.buffer.len());
             lists.scores.extend(list.buffer.iter().map(|&key| pair(key).0));
@@ -366,7 +371,7 @@ impl Outbox {
 
     /// Empty, for so many rows with lists of k.
     pub fn new(rows: usize, k: usize) -> Self {
-        let ends = vec![0; rows + 1];
+        let ends = vec![0; rows];
         Self { rows: Vec::new(), keys: Vec::new(), sorted: Vec::new(), ends, full: Self::full(rows, k) }
     }
 
@@ -389,18 +394,9 @@ impl Outbox {
 
     fn sort(&mut self) {
         self.ends.fill(0);
-        self.rows.iter().for_each(|&row| self.ends[row as usize + 1] += 1);
-        let mut sum = 0;
-        for end in &mut self.ends {
-            sum += *end;
-            *end = sum;
-        }
         self.sorted.resize(self.keys.len(), 0);
-        for (&row, &key) in self.rows.iter().zip(&self.keys) {
-            let end = &mut self.ends[row as usize];
-            self.sorted[*end as usize] = key;
-            *end += 1;
-        }
+        let keys = self.rows.iter().zip(&self.keys).map(|(&row, &key)| (row as usize, key));
+        put_by_digit(keys, &mut self.sorted, &mut self.ends);
     }
 }
 

@@ -141,7 +141,8 @@ impl Worker for HandingOut {
         let rows = rows_per_block(found.k);
         let rows = block * rows..(block * rows + rows).min(ids.len());
         let lists = found.lists(rows.clone());
-        let (mut entity, mut ranks) = (Vec::new(), Vec::new());
+        let length = lists.candidates.len();
+        let (mut entity, mut ranks) = (Vec::with_capacity(length), Vec::with_capacity(length));
         for (row, &length) in rows.zip(&lists.lengths) {
             entity.resize(entity.len() + length, row as u32);
             ranks.extend(1..=length as i32);

@@ -78,10 +78,52 @@ fn lists_come_back_as_they_were_answered() {
             .map(|line| format!("{line}\n"))
             .collect();
         assert_eq!(project.sql(&found).ok().stdout, of_some, "{id}");
+        let number = |line: &str, at: usize| line.split(',').nth(at).unwrap().parse::<f32>().unwrap();
+        let score = number(expected.lines().nth(5000).unwrap(), 2);
+        let found = format!("SELECT * FROM '{copied_name}' WHERE score >= CAST({score} AS REAL) AND rank <= 3 {order}");
+        let best = expected.lines().skip(1).filter(|line| number(line, 2) >= score && number(line, 3) <= 3.0);
+        assert_eq!(
+            project.sql(&found).ok().stdout.lines().skip(1).collect::<Vec<_>>(),
+            best.collect::<Vec<_>>(),
+            "{id}"
+        );
         let metadata = metadata(&copied);
         assert_eq!(metadata.num_row_groups(), 3, "{id}");
         let column = metadata.row_group(0).column(1);
         assert!(column.statistics().is_some_and(|known| known.min_bytes_opt().is_some()), "{id}");
         assert!(column.encodings().any(|encoding| encoding == Encoding::RLE_DICTIONARY), "{id}");
+        for plain in [2, 3] {
+            let column = metadata.row_group(2).column(plain);
+            assert!(column.statistics().is_some_and(|known| known.min_is_exact() && known.max_is_exact()), "{id}");
+            assert!(column.encodings().all(|encoding| encoding != Encoding::RLE_DICTIONARY), "{id}");
+        }
+    }
+}
+
+/// Scores are compressed where that makes them smaller, and where a level is asked for; those that are no numbers come back, too.
+#[test]
+fn scores_are_compressed_where_it_helps() {
+    let folder = tempfile::TempDir::new().unwrap();
+    let file = folder.path().join("lists.parquet");
+    let hash = "(value * 2654435761 % 16777216) / 16777216.0";
+    for (score, options, expected) in [
+        ("0.5", "", "ZSTD"),
+        (hash, "", "UNCOMPRESSED"),
+        (hash, "OPTIONS ('compression' 'zstd(3)')", "ZSTD"),
+        ("'NaN'", "", "ZSTD"),
+    ] {
+        let rows = format!("SELECT value % 50000 AS id, CAST({score} AS REAL) AS score FROM generate_series(1, 50000)");
+        run(&["sql", "-c", &format!("COPY ({rows}) TO '{}' {options}", file.display())]).ok();
+        let metadata = metadata(&file);
+        let column = metadata.row_group(0).column(1);
+        assert!(format!("{:?}", column.compression()).starts_with(expected), "{score} {options}: {column:?}");
+        let written = format!("SELECT * FROM '{}'", file.display());
+        let differ = format!("SELECT count(*) FROM (({rows}) EXCEPT {written})");
+        let counts = format!("SELECT ({differ}) AS missing, count(*) AS n FROM ({written})");
+        assert_eq!(
+            run(&["sql", "-c", &counts, "--format", "csv"]).ok().stdout,
+            "missing,n\n0,50000\n",
+            "{score} {options}"
+        );
     }
 }

@@ -1,29 +1,24 @@
 //! The chunk of a column of ids in a row group: a dictionary, and the place of each id in it.
 //!
-//! Parquet's writer looks ids up one after the other, each by its bytes in a table that it has to wait for; for long lists that
-//! took as long as all else of writing. Here they are numbered as those that come in are ([`Words`]): whole numbers by
-//! themselves, and strings by where they stand, which is the same each time that an operator hands one out.
+//! Parquet's writer looks ids up one after the other, each by its bytes in a table that it has to wait for. Here they are
+//! numbered as those that come in are ([`Words`]): whole numbers by themselves, and strings by where they stand, which is the
+//! same each time that an operator hands one out.
 
 use bytes::Bytes;
 use datafusion::arrow::array::{Array, ArrayRef, AsArray, StringViewArray};
-use datafusion::arrow::datatypes::{DataType, Field, Int32Type, Int64Type};
+use datafusion::arrow::compute::cast;
+use datafusion::arrow::datatypes::{DataType, Field, Int64Type};
 use datafusion::common::Result;
-use datafusion::parquet::basic::{BoundaryOrder, Compression, Encoding, PageType, Type};
-use datafusion::parquet::column::page::{CompressedPage, Page, PageWriteSpec, PageWriter};
+use datafusion::parquet::basic::{Encoding, Type};
 use datafusion::parquet::column::writer::ColumnCloseResult;
-use datafusion::parquet::file::metadata::{
-    ColumnChunkMetaData, ColumnIndexBuilder, OffsetIndexBuilder, PageEncodingStats,
-};
-use datafusion::parquet::file::properties::{
-    DEFAULT_DICTIONARY_PAGE_SIZE_LIMIT, DEFAULT_PAGE_SIZE, EnabledStatistics, WriterProperties, WriterVersion,
-};
+use datafusion::parquet::file::properties::{DEFAULT_DICTIONARY_PAGE_SIZE_LIMIT, WriterProperties};
 use datafusion::parquet::file::statistics::Statistics;
-use datafusion::parquet::file::writer::{SerializedPageWriter, TrackedWrite};
-use datafusion::parquet::schema::types::{ColumnDescPtr, ColumnPath};
-use zstd::bulk::Compressor;
+use datafusion::parquet::schema::types::ColumnDescPtr;
 
+use super::pages::{Pages, level, most_rows};
 use crate::kernels::hybrid;
-use crate::kernels::words::{Words, range};
+use crate::kernels::ranges::range_of_words;
+use crate::kernels::words::Words;
 
 /// Strings up to this length stand in their views.
 const INLINE: u32 = 12;
@@ -32,111 +27,56 @@ const INLINE: u32 = 12;
 const LONGEST: u32 = 64;
 
 /// Whether a column of this field may be written as ids, if these are its values.
-pub fn may_be(field: &Field, values: &[ArrayRef]) -> bool {
+fn may_be(field: &Field, values: &[ArrayRef]) -> bool {
     !field.is_nullable()
         && matches!(field.data_type(), DataType::Int32 | DataType::Int64 | DataType::Utf8View)
         && values.iter().all(|array| array.data_type() == field.data_type())
 }
 
-/// The level of compression, unless the properties of a column ask for what is not done here.
-fn level(properties: &WriterProperties, column: &ColumnPath) -> Option<i32> {
-    let Compression::ZSTD(level) = properties.compression(column) else {
-        return None;
-    };
-    let usual = properties.dictionary_enabled(column)
-        && properties.bloom_filter_properties(column).is_none()
-        && properties.statistics_enabled(column) == EnabledStatistics::Page
-        && properties.writer_version() == WriterVersion::PARQUET_1_0
-        && properties.column_dictionary_page_size_limit(column) == DEFAULT_DICTIONARY_PAGE_SIZE_LIMIT
-        && properties.column_data_page_size_limit(column) == DEFAULT_PAGE_SIZE;
-    usual.then(|| level.compression_level())
-}
-
-/// The chunk of a column of these values, of which [`may_be`] holds; none where the properties ask for what is not done here,
+/// The chunk of a column of these values; none where they are no ids, the properties ask for what is not done here,
 /// strings cannot be told apart by where they stand, or a dictionary would not be smaller.
 pub fn chunk(
+    field: &Field,
     column: &ColumnDescPtr,
     properties: &WriterProperties,
     values: &[ArrayRef],
 ) -> Result<Option<(Bytes, ColumnCloseResult)>> {
-    let Some(level) = level(properties, column.path()) else {
+    let path = column.path();
+    let usual = properties.dictionary_enabled(path)
+        && properties.column_dictionary_page_size_limit(path) == DEFAULT_DICTIONARY_PAGE_SIZE_LIMIT;
+    let usual = usual && may_be(field, values);
+    let (Some(level), rows) = (level(properties, path).filter(|_| usual), most_rows(properties)) else {
         return Ok(None);
     };
-    let Some(ids) = Ids::of(column.physical_type(), values) else {
+    let Some(ids) = Ids::of(column.physical_type(), values, rows)? else {
         return Ok(None);
     };
-    let Ids { words, places, distinct, dictionary, bytes_of, statistics } = ids;
+    let Ids { places, ranges, distinct, dictionary, bytes_of, statistics } = ids;
     let bits = usize::BITS - distinct.saturating_sub(1).max(1).leading_zeros();
     let plain_bytes = dictionary.len() / distinct.max(1) * places.len();
-    let smaller = dictionary.len() + places.len() * bits as usize / 8 < plain_bytes;
-    if !smaller || i32::try_from(dictionary.len()).is_err() {
+    let bytes = dictionary.len() + places.len() * bits as usize / 8;
+    if bytes >= plain_bytes || i32::try_from(dictionary.len()).is_err() {
         return Ok(None);
     }
-    let mut pages = Pages::new(level)?;
-    pages.write(&dictionary, |buf| Page::DictionaryPage {
-        buf,
-        num_values: distinct as u32,
-        encoding: Encoding::PLAIN,
-        is_sorted: false,
-    })?;
-    let data_offset = pages.sink.bytes_written();
-    let (mut offsets, mut ranges) = (OffsetIndexBuilder::new(), ColumnIndexBuilder::new(column.physical_type()));
-    let rows = properties.data_page_row_count_limit().max(1);
-    let (mut encoded, mut known) = (Vec::new(), Vec::new());
-    for (places, words) in places.chunks(rows).zip(words.chunks(rows)) {
+    let mut pages = Pages::new(column, properties.compression(path), level, bytes)?;
+    pages.dictionary(&dictionary, distinct)?;
+    let mut encoded = Vec::new();
+    for (places, range) in places.chunks(rows).zip(&ranges) {
         encoded.clear();
         encoded.push(bits as u8);
         hybrid::encode(places, bits, &mut encoded);
-        let written = pages.write(&encoded, |buf| Page::DataPage {
-            buf,
-            num_values: places.len() as u32,
-            encoding: Encoding::RLE_DICTIONARY,
-            def_level_encoding: Encoding::RLE,
-            rep_level_encoding: Encoding::RLE,
-            statistics: None,
-        })?;
-        offsets.append_row_count(places.len() as i64);
-        offsets.append_offset_and_size(written.offset as i64, written.bytes_written as i32);
-        let [least, most] = range(words);
-        ranges.append(false, bytes_of(least), bytes_of(most), 0);
-        known.push([least, most]);
+        pages.data(&encoded, places.len(), Encoding::RLE_DICTIONARY, range.map(&bytes_of))?;
     }
-    if known.is_sorted_by_key(|page| page[0]) && known.is_sorted_by_key(|page| page[1]) {
-        ranges.set_boundary_order(BoundaryOrder::ASCENDING);
-    }
-    let Pages { sink, uncompressed, .. } = pages;
-    let bytes_written = sink.bytes_written();
-    let pages = |page_type, encoding, count| PageEncodingStats { page_type, encoding, count };
-    let metadata = ColumnChunkMetaData::builder(column.clone())
-        .set_compression(properties.compression(column.path()))
-        .set_encodings(vec![Encoding::PLAIN, Encoding::RLE, Encoding::RLE_DICTIONARY])
-        .set_page_encoding_stats(vec![
-            pages(PageType::DICTIONARY_PAGE, Encoding::PLAIN, 1),
-            pages(PageType::DATA_PAGE, Encoding::RLE_DICTIONARY, known.len() as i32),
-        ])
-        .set_total_compressed_size(bytes_written as i64)
-        .set_total_uncompressed_size(uncompressed as i64)
-        .set_num_values(places.len() as i64)
-        .set_dictionary_page_offset(Some(0))
-        .set_data_page_offset(data_offset as i64)
-        .set_statistics(statistics);
-    let close = ColumnCloseResult {
-        bytes_written: bytes_written as u64,
-        rows_written: places.len() as u64,
-        metadata: metadata.build()?,
-        bloom_filter: None,
-        column_index: Some(ranges.build()?),
-        offset_index: Some(offsets.build()),
-    };
-    Ok(Some((sink.into_inner()?.into(), close)))
+    let rising = ranges.is_sorted_by_key(|page| page[0]) && ranges.is_sorted_by_key(|page| page[1]);
+    pages.close(statistics, rising).map(Some)
 }
 
 /// The ids of a column.
 struct Ids<'a> {
-    /// A word for each that is ordered as ids are, with a sign.
-    words: Vec<u64>,
     /// The place of each among the distinct ones.
     places: Vec<u32>,
+    /// The least and the largest of each page, as words that are ordered as ids are, with a sign.
+    ranges: Vec<[i64; 2]>,
     distinct: usize,
     /// The distinct ones in Parquet's plain encoding.
     dictionary: Vec<u8>,
@@ -146,44 +86,67 @@ struct Ids<'a> {
 }
 
 impl<'a> Ids<'a> {
-    fn of(kind: Type, values: &'a [ArrayRef]) -> Option<Self> {
+    /// Those of pages of so many `rows`.
+    fn of(kind: Type, values: &'a [ArrayRef], rows: usize) -> Result<Option<Self>> {
         match kind {
-            Type::INT32 => {
-                let each = values.iter().flat_map(|array| array.as_primitive::<Int32Type>().values());
-                let known =
-                    |least, most| Statistics::int32(Some(least as i32), Some(most as i32), None, Some(0), false);
-                Some(Self::numbers(each.map(|&id| i64::from(id) as u64).collect(), size_of::<i32>(), known))
+            Type::BYTE_ARRAY => {
+                Ok(Self::texts(&values.iter().map(|array| array.as_string_view()).collect::<Vec<_>>(), rows))
             }
-            Type::INT64 => {
-                let each = values.iter().flat_map(|array| array.as_primitive::<Int64Type>().values());
-                let known = |least, most| Statistics::int64(Some(least), Some(most), None, Some(0), false);
-                Some(Self::numbers(each.map(|&id| id as u64).collect(), size_of::<i64>(), known))
-            }
-            _ => Self::texts(&values.iter().map(|array| array.as_string_view()).collect::<Vec<_>>()),
+            Type::INT32 => Self::numbers(values, rows, size_of::<i32>(), |least, most| {
+                Statistics::int32(Some(least as i32), Some(most as i32), None, Some(0), false)
+            }),
+            _ => Self::numbers(values, rows, size_of::<i64>(), |least, most| {
+                Statistics::int64(Some(least), Some(most), None, Some(0), false)
+            }),
         }
     }
 
     /// Whole numbers of so many bytes.
-    fn numbers(words: Vec<u64>, bytes: usize, statistics: impl Fn(i64, i64) -> Statistics) -> Self {
-        let mut known = Words::default();
-        let places = known.intern(&words, 1);
+    fn numbers(
+        values: &[ArrayRef],
+        rows: usize,
+        bytes: usize,
+        statistics: impl Fn(i64, i64) -> Statistics,
+    ) -> Result<Option<Self>> {
+        let all = values.iter().map(|array| array.len()).sum();
+        let (mut known, mut places, mut ranges) = (Words::default(), Vec::with_capacity(all), Vec::new());
+        let mut page: Vec<u64> = Vec::new();
+        let mut end = |page: &mut Vec<u64>| {
+            ranges.push(range_of_words(page));
+            places.extend(known.intern(page, 1));
+            page.clear();
+        };
+        for array in values {
+            let words = cast(array, &DataType::Int64)?;
+            let mut words: &[u64] = words.as_primitive::<Int64Type>().values().inner().typed_data();
+            while !words.is_empty() {
+                let (some, after) = words.split_at(words.len().min(rows - page.len()));
+                page.extend_from_slice(some);
+                words = after;
+                if page.len() == rows {
+                    end(&mut page);
+                }
+            }
+        }
+        if !page.is_empty() {
+            end(&mut page);
+        }
         let known = known.words();
-        let dictionary = known.iter().flat_map(|word| word.to_le_bytes().into_iter().take(bytes)).collect();
-        let [least, most] = range(known);
-        Self {
-            words,
+        let [least, most] = range_of_words(known);
+        Ok(Some(Self {
             places,
+            ranges,
             distinct: known.len(),
-            dictionary,
+            dictionary: known.iter().flat_map(|word| word.to_le_bytes().into_iter().take(bytes)).collect(),
             bytes_of: Box::new(move |word| word.to_le_bytes()[..bytes].to_vec()),
             statistics: statistics(least, most),
-        }
+        }))
     }
 
     /// Strings, told apart by the upper halves of their views: the buffer and where they begin in it. None where buffers differ,
     /// strings are so short that they stand in the view or so long that statistics cut them, or some of different length begin
     /// at the same place.
-    fn texts(values: &[&'a StringViewArray]) -> Option<Self> {
+    fn texts(values: &[&'a StringViewArray], rows: usize) -> Option<Self> {
         let first = values.first()?;
         let mut words = Vec::with_capacity(values.iter().map(|array| array.len()).sum());
         for array in values {
@@ -215,10 +178,11 @@ impl<'a> Ids<'a> {
         order.sort_unstable_by_key(|&place| texts[place]);
         let mut ranks = vec![0; texts.len()];
         order.iter().zip(0..).for_each(|(&place, rank)| ranks[place] = rank);
+        let ranked = |page: &[u32]| page.iter().map(|&place| ranks[place as usize]).collect::<Vec<u64>>();
         let sorted: Vec<&str> = order.into_iter().map(|place| texts[place]).collect();
         let [least, most] = [sorted.first(), sorted.last()].map(|text| text.map(|&text| text.into()));
         Some(Self {
-            words: places.iter().map(|&place| ranks[place as usize]).collect(),
+            ranges: places.chunks(rows).map(|page| range_of_words(&ranked(page))).collect(),
             places,
             distinct: texts.len(),
             dictionary,
@@ -234,26 +198,6 @@ pub fn share_buffers(a: &StringViewArray, b: &StringViewArray) -> bool {
     a.len() == b.len() && a.iter().zip(b).all(|(a, b)| a.ptr_eq(b))
 }
 
-/// The pages of a chunk, one after the other.
-struct Pages {
-    sink: TrackedWrite<Vec<u8>>,
-    compressor: Compressor<'static>,
-    uncompressed: usize,
-}
-
-impl Pages {
-    fn new(level: i32) -> Result<Self> {
-        Ok(Self { sink: TrackedWrite::new(Vec::new()), compressor: Compressor::new(level)?, uncompressed: 0 })
-    }
-
-    fn write(&mut self, bytes: &[u8], page: impl FnOnce(Bytes) -> Page) -> Result<PageWriteSpec> {
-        let page = CompressedPage::new(page(self.compressor.compress(bytes)?.into()), bytes.len());
-        let written = SerializedPageWriter::new(&mut self.sink).write_page(page)?;
-        self.uncompressed += written.uncompressed_size;
-        Ok(written)
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use datafusion::arrow::array::make_view;
@@ -267,7 +211,7 @@ mod tests {
     }
 
     fn ids(arrays: &[StringViewArray]) -> Option<Ids<'_>> {
-        Ids::texts(&arrays.iter().collect::<Vec<_>>())
+        Ids::texts(&arrays.iter().collect::<Vec<_>>(), 2)
     }
 
     #[test]
@@ -276,7 +220,8 @@ mod tests {
         let (first, other) = ((0, 16), (17, 33));
         let two = [texts(&[other, first], &buffer), texts(&[first, first, other], &buffer)];
         let found = ids(&two).unwrap();
-        assert_eq!((found.places, found.words, found.distinct), (vec![0, 1, 1, 1, 0], vec![1, 0, 0, 0, 1], 2));
+        assert_eq!((found.places, found.distinct), (vec![0, 1, 1, 1, 0], 2));
+        assert_eq!(found.ranges, [[0, 1], [0, 0], [1, 1]]);
         assert_eq!((found.bytes_of)(1), b"the other string");
         assert_eq!(found.dictionary, b"\x10\0\0\0the other string\x10\0\0\0the first string");
         // Strings of several buffers, of several lengths from one place, and such as stand in their views.

@@ -23,7 +23,7 @@ use datafusion::parquet::schema::types::ColumnDescPtr;
 use object_store::buffered::BufWriter;
 use tokio::io::AsyncWriteExt;
 
-use super::ids;
+use super::{ids, numbers};
 
 /// A row group is full when its rows hold so many bytes: a million rows of lists have less, other tables may have more in each.
 const MOST_BYTES: usize = 64 << 20;
@@ -42,14 +42,15 @@ pub struct ListFile {
     rows: usize,
     /// The columns of the row group before it.
     encoding: Vec<SpawnedTask<Result<Chunk>>>,
-    /// What they hold of the memory that is reserved.
-    encoding_bytes: usize,
+    /// For the rows that wait.
     memory: MemoryReservation,
+    /// For those that are encoded.
+    encoding_memory: MemoryReservation,
 }
 
 /// A column of a row group, encoded.
 enum Chunk {
-    Ids(Bytes, Box<ColumnCloseResult>),
+    Pages(Bytes, Box<ColumnCloseResult>),
     Values(Vec<ArrowColumnChunk>),
 }
 
@@ -63,8 +64,9 @@ impl ListFile {
     ) -> Result<Self> {
         let writer = ArrowWriter::try_new_with_options(Vec::new(), Arc::clone(&schema), options)?;
         let (writer, columns) = writer.into_serialized_writer()?;
+        let encoding_memory = memory.new_empty();
         let (waiting, encoding) = (Vec::new(), Vec::new());
-        Ok(Self { out, schema, writer, columns, waiting, rows: 0, encoding, encoding_bytes: 0, memory })
+        Ok(Self { out, schema, writer, columns, waiting, rows: 0, encoding, memory, encoding_memory })
     }
 
     /// Adds rows.
@@ -84,7 +86,7 @@ impl ListFile {
             }
             self.rows += some.num_rows();
             self.waiting.push(some);
-            if self.rows == most || self.memory.size() - self.encoding_bytes >= MOST_BYTES {
+            if self.rows == most || self.memory.size() >= MOST_BYTES {
                 self.begin_row_group().await?;
             }
         }
@@ -114,7 +116,7 @@ impl ListFile {
         self.end_row_group().await?;
         let waiting = std::mem::take(&mut self.waiting);
         self.rows = 0;
-        self.encoding_bytes = self.memory.size();
+        self.encoding_memory = self.memory.take();
         let described = self.writer.schema_descr();
         let mut writers = self.columns.create_column_writers(self.writer.flushed_row_groups().len())?.into_iter();
         let mut leaf = 0;
@@ -145,7 +147,7 @@ impl ListFile {
         let mut group = self.writer.next_row_group()?;
         chunks.into_iter().try_for_each(|chunk| chunk.append_to(&mut group))?;
         group.close()?;
-        self.memory.shrink(std::mem::take(&mut self.encoding_bytes));
+        self.encoding_memory.free();
         self.put().await
     }
 
@@ -184,10 +186,13 @@ struct Column {
 
 impl Column {
     fn encode(mut self) -> Result<Chunk> {
-        if ids::may_be(&self.field, &self.values)
-            && let Some((bytes, close)) = ids::chunk(&self.first_leaf, &self.properties, &self.values)?
-        {
-            return Ok(Chunk::Ids(bytes, Box::new(close)));
+        let (column, properties) = (&self.first_leaf, &self.properties);
+        let own = match ids::chunk(&self.field, column, properties, &self.values)? {
+            None => numbers::chunk(&self.field, column, properties, &self.values)?,
+            ids => ids,
+        };
+        if let Some((bytes, close)) = own {
+            return Ok(Chunk::Pages(bytes, Box::new(close)));
         }
         for values in &self.values {
             for (writer, leaf) in self.writers.iter_mut().zip(compute_leaves(&self.field, values)?) {
@@ -202,7 +207,7 @@ impl Column {
 impl Chunk {
     fn append_to(self, group: &mut SerializedRowGroupWriter<'_, Vec<u8>>) -> Result<()> {
         match self {
-            Self::Ids(bytes, close) => group.append_column(&bytes, *close)?,
+            Self::Pages(bytes, close) => group.append_column(&bytes, *close)?,
             Self::Values(chunks) => chunks.into_iter().try_for_each(|chunk| chunk.append_to_row_group(group))?,
         }
         Ok(())

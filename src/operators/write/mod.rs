@@ -9,6 +9,8 @@ mod list_file;
 mod list_sink;
 mod lists;
 mod node;
+mod numbers;
+mod pages;
 
 use std::fmt;
 use std::sync::Arc;

@@ -1,0 +1,91 @@
+//! The chunk of a column of numbers in a row group, as they are: scores, of which hardly two are equal, ranks, which come again
+//! and again in the same order, and what else is to have no dictionary.
+
+use bytes::Bytes;
+use datafusion::arrow::array::{Array, ArrayRef, ArrowPrimitiveType, AsArray};
+use datafusion::arrow::datatypes::{DataType, Field, Float32Type, Int32Type, ToByteSlice};
+use datafusion::common::Result;
+use datafusion::parquet::basic::Encoding;
+use datafusion::parquet::column::writer::ColumnCloseResult;
+use datafusion::parquet::file::properties::WriterProperties;
+use datafusion::parquet::file::statistics::Statistics;
+use datafusion::parquet::schema::types::ColumnDescPtr;
+
+use super::ZSTD_LEVEL;
+use super::pages::{Pages, level, most_rows};
+use crate::kernels::ranges::{range_of_singles, range_of_whole};
+
+/// The chunk of a column of these values; none where they are no such numbers, or the properties ask for what is not done here.
+pub fn chunk(
+    field: &Field,
+    column: &ColumnDescPtr,
+    properties: &WriterProperties,
+    values: &[ArrayRef],
+) -> Result<Option<(Bytes, ColumnCloseResult)>> {
+    let path = column.path();
+    let plain = !properties.dictionary_enabled(path) && properties.encoding(path).is_none_or(|e| e == Encoding::PLAIN);
+    let plain = plain && !field.is_nullable() && values.iter().all(|array| array.data_type() == field.data_type());
+    match field.data_type() {
+        DataType::Float32 if plain => {
+            chunk_of::<Float32Type>(column, properties, values, range_of_singles, |[least, most]| {
+                Statistics::float(Some(least), Some(most), None, Some(0), false)
+            })
+        }
+        DataType::Int32 if plain => {
+            chunk_of::<Int32Type>(column, properties, values, range_of_whole, |[least, most]| {
+                Statistics::int32(Some(least), Some(most), None, Some(0), false)
+            })
+        }
+        _ => Ok(None),
+    }
+}
+
+fn chunk_of<T: ArrowPrimitiveType>(
+    column: &ColumnDescPtr,
+    properties: &WriterProperties,
+    values: &[ArrayRef],
+    range: impl Fn(&[T::Native]) -> Option<[T::Native; 2]>,
+    statistics: impl Fn([T::Native; 2]) -> Statistics,
+) -> Result<Option<(Bytes, ColumnCloseResult)>> {
+    let (Some(level), rows) = (level(properties, column.path()), most_rows(properties)) else {
+        return Ok(None);
+    };
+    let all: usize = values.iter().map(|array| array.len()).sum();
+    let mut pages = Pages::new(column, properties.compression(column.path()), level, size_of::<T::Native>() * all)?;
+    let (mut page, mut ranges) = (Vec::with_capacity(rows.min(all)), Vec::new());
+    // False where one of them is no number.
+    let mut end = |page: &mut Vec<T::Native>| -> Result<bool> {
+        let Some(found) = range(page) else {
+            return Ok(false);
+        };
+        // Who asks for another level wants to have them compressed.
+        if ranges.is_empty() && level == ZSTD_LEVEL {
+            pages.compress_if_worth(page.to_byte_slice())?;
+        }
+        let bytes = found.map(|value| value.to_byte_slice().to_vec());
+        pages.data(page.to_byte_slice(), page.len(), Encoding::PLAIN, bytes)?;
+        ranges.push(found);
+        page.clear();
+        Ok(true)
+    };
+    for array in values {
+        let mut rest = &array.as_primitive::<T>().values()[..];
+        while !rest.is_empty() {
+            let (some, after) = rest.split_at(rest.len().min(rows - page.len()));
+            page.extend_from_slice(some);
+            rest = after;
+            if page.len() == rows && !end(&mut page)? {
+                return Ok(None);
+            }
+        }
+    }
+    if !page.is_empty() && !end(&mut page)? {
+        return Ok(None);
+    }
+    let ends: Vec<T::Native> = ranges.iter().flatten().copied().collect();
+    let Some(whole) = range(&ends) else {
+        return Ok(None);
+    };
+    let rising = ranges.is_sorted_by_key(|page| page[0]) && ranges.is_sorted_by_key(|page| page[1]);
+    pages.close(statistics(whole), rising).map(Some)
+}
