@@ -30,7 +30,7 @@ use crate::functions;
 use crate::operators::first_rows::KeepFirstRows;
 use crate::operators::planner::{LakesidePlanner, OperatorRelations, Place};
 use crate::operators::row_number::NumberSortedRows;
-use crate::operators::write::{WriteLists, ZSTD_LEVEL};
+use crate::operators::write::{WriteLists, WriteWhole, ZSTD_LEVEL};
 
 /// Where queries run that do not run in this process.
 pub trait Remote: Debug + Send + Sync {
@@ -138,6 +138,7 @@ fn optimizer_rules() -> Vec<Arc<dyn PhysicalOptimizerRule + Send + Sync>> {
     rules.insert(0, Arc::new(KeepFirstRows));
     rules.push(Arc::new(NumberSortedRows));
     rules.push(Arc::new(WriteLists));
+    rules.push(Arc::new(WriteWhole));
     rules
 }
 

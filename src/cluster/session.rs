@@ -9,6 +9,7 @@ use ballista_core::optimizer::with_ballista_optimizer_rules;
 use ballista_scheduler::scheduler_server::SessionBuilder;
 use datafusion::execution::SessionStateBuilder;
 use datafusion::execution::runtime_env::RuntimeEnv;
+use datafusion::physical_optimizer::PhysicalOptimizerRule;
 use datafusion::prelude::SessionConfig;
 
 use super::codec::{LogicalCodec, PhysicalCodec};
@@ -16,6 +17,7 @@ use super::joins::WholeRightSides;
 use super::limits::LimitsAboveTables;
 use super::planner::ClusterPlanner;
 use super::security::Security;
+use crate::operators::write::{WriteLists, WriteWhole};
 use crate::session::{self, Limits};
 
 /// The largest message that members send each other: plans with tables in them, the places of many shuffle files.
@@ -63,6 +65,10 @@ pub fn builder(runtime: Arc<RuntimeEnv>, slots: Arc<AtomicUsize>) -> SessionBuil
         let state = context.state();
         let rules = with_ballista_optimizer_rules(state.optimizers());
         let mut physical = state.physical_optimizers().to_vec();
+        // Sinks of ours cannot be sent. Clients write what they copy themselves; rows that are inserted come by tasks, in files
+        // of their own, and those of a query that fails stay.
+        let sinks = [WriteLists.name(), WriteWhole.name()].map(str::to_owned);
+        physical.retain(|rule| !sinks.iter().any(|name| name == rule.name()));
         physical.push(Arc::new(LimitsAboveTables));
         physical.push(Arc::new(WholeRightSides));
         let state = SessionStateBuilder::new_from_existing(state).with_optimizer_rules(rules);

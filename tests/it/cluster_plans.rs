@@ -181,3 +181,22 @@ async fn every_way_to_plan_gives_the_rows_of_one_process() {
     }
     assert!(failures.is_empty(), "{} differ\n{}", failures.len(), failures.join("\n\n"));
 }
+
+/// Rows that the tasks of a cluster write themselves, lists and others.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn rows_are_inserted_into_folders() {
+    let folder = tempfile::TempDir::new().unwrap();
+    let local = Session::try_new(&Limits::default(), Default::default()).unwrap();
+    let cluster = LocalCluster::start(2, 2, None).await.unwrap();
+    let remote: Arc<dyn Remote> = Arc::new(cluster.cluster().clone());
+    let there = Session::try_new(&Limits { remote: Some(remote), ..Limits::default() }, Default::default()).unwrap();
+    for (name, column) in [("lists", "score"), ("rows", "n")] {
+        let table = format!("{}/{name}/", folder.path().display());
+        let rows =
+            |last| format!("SELECT value AS id, CAST(value AS REAL) AS {column} FROM generate_series(1, {last})");
+        ask(&local, &format!("COPY ({}) TO '{table}0.parquet'", rows(100))).await.unwrap();
+        ask(&there, &format!("INSERT INTO '{table}' {}", rows(5000))).await.unwrap();
+        let counted = ask(&local, &format!("SELECT count(*), sum({column}) FROM '{table}'")).await.unwrap();
+        assert!(counted.contains("5100") && counted.contains("12507550"), "{counted}");
+    }
+}

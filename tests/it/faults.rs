@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use tempfile::TempDir;
+
 use crate::support::{Ran, TestProject, files_below, lakeside, run};
 
 const SOURCE: &str = "[sources.raw]\nurl = \"raw.csv\"\n";
@@ -223,4 +225,33 @@ fn a_missing_source_stops_only_what_reads_it() {
 fn a_header_key_that_stands_twice_is_told() {
     let project = project(&[("t.sql", "-- key: a\n-- key: b\nSELECT * FROM raw")]);
     project.run("run", &[]).failed(1, &["t.sql:2: header key 'key' stands twice"]);
+}
+
+/// A query that fails while its rows are written leaves the file as it was and nothing beside it, whatever is in it, in one
+/// request or in parts; so do rows that a file cannot hold.
+#[test]
+fn a_copy_that_fails_replaces_no_file() {
+    let folder = TempDir::new().unwrap();
+    let hash = |salt: char| format!("encode(sha512('{salt}' || value), 'hex') AS {salt}");
+    let wide = format!("value % 70000 AS id, {}, {}, {}", hash('a'), hash('b'), hash('c'));
+    let files = ["lists.parquet", "rows.arrow", "rows.csv", "rows.json", "rows.parquet"];
+    for (name, column) in files.into_iter().zip(["score", "n", "n", "n", "n"]) {
+        for columns in ["value % 70000 AS id", &wide] {
+            let file = folder.path().join(name);
+            let copy = |last: &str| {
+                let text = format!("CASE WHEN value < 60000 THEN '1' ELSE '{last}' END");
+                let rows = format!("SELECT {columns}, CAST({text} AS REAL) AS {column} FROM generate_series(1, 60000)");
+                run(&["sql", "--threads", "1", "-c", &format!("COPY ({rows}) TO '{}'", file.display())])
+            };
+            copy("2").ok();
+            let written = std::fs::read(&file).unwrap();
+            copy("two").failed(1, &["two"]);
+            if name == "rows.csv" {
+                run(&["sql", "-c", &format!("COPY (SELECT [1, 2] AS list) TO '{}'", file.display())])
+                    .failed(1, &["Csv error"]);
+            }
+            assert!(std::fs::read(&file).unwrap() == written, "{name} is not as it was");
+        }
+    }
+    assert_eq!(files_below(folder.path()), files);
 }

@@ -4,6 +4,7 @@
 //! publishes what the manifest lists.
 
 mod files;
+mod held_store;
 mod ids;
 mod list_file;
 mod list_sink;
@@ -11,6 +12,7 @@ mod lists;
 mod node;
 mod numbers;
 mod pages;
+mod whole_sink;
 
 use std::fmt;
 use std::sync::Arc;
@@ -36,6 +38,7 @@ use serde::{Deserialize, Serialize};
 use self::files::PartitionFiles;
 pub use self::lists::WriteLists;
 pub use self::node::WriteNode;
+pub use self::whole_sink::WriteWhole;
 
 /// How hard Zstandard works on what is written.
 pub const ZSTD_LEVEL: i32 = 1;
