@@ -1,5 +1,6 @@
 //! Bad input and broken machines: a clear message, the right exit code, nothing published lost or half-changed.
 
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use tempfile::TempDir;
@@ -121,7 +122,7 @@ fn a_disk_without_room_keeps_what_was_published() {
     // A limit on the size of files stands in for a full disk: the same write fails in the same place.
     let command =
         format!("ulimit -f 64; trap '' XFSZ; exec {} run {}", env!("CARGO_BIN_EXE_lakeside"), project.path().display());
-    let ran: Ran = std::process::Command::new("bash").args(["-c", &command]).output().unwrap().into();
+    let ran: Ran = Command::new("bash").args(["-c", &command]).output().unwrap().into();
     ran.failed(1, &["t.sql: ", "File too large"]);
     assert_eq!(project.sql("SELECT count(*) AS n FROM t").ok().stdout, "n\n2\n");
     assert!(!project.lake_files().iter().any(|file| file.contains("staging/")), "{:?}", project.lake_files());
@@ -163,7 +164,7 @@ fn a_killed_run_loses_nothing() {
     let mut shift_there = 0;
     for moment in 0..12 {
         project.write("lakeside.toml", &toml(moment + 1));
-        let mut child = lakeside(&["run", &folder]).stderr(std::process::Stdio::null()).spawn().unwrap();
+        let mut child = lakeside(&["run", &folder]).stderr(Stdio::null()).spawn().unwrap();
         std::thread::sleep(Duration::from_millis(20 * moment as u64));
         child.kill().unwrap();
         child.wait().unwrap();
@@ -254,4 +255,23 @@ fn a_copy_that_fails_replaces_no_file() {
         }
     }
     assert_eq!(files_below(folder.path()), files);
+}
+
+/// A query that is stopped while its rows are written leaves nothing.
+#[test]
+fn a_copy_that_is_stopped_leaves_nothing() {
+    let folder = TempDir::new().unwrap();
+    let rows = "SELECT value % 7 AS id, encode(sha512('a' || value), 'hex') AS a FROM generate_series(1, 10000000000)";
+    for name in ["rows.parquet", "rows.csv"] {
+        let copy = format!("COPY ({rows}) TO '{}'", folder.path().join(name).display());
+        let mut child = lakeside(&["sql", "-c", &copy]).stderr(Stdio::piped()).spawn().unwrap();
+        // What waits for its end has a name of its own.
+        while files_below(folder.path()).is_empty() {
+            assert!(child.try_wait().unwrap().is_none(), "{name} was not written in parts");
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        assert!(Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap().success());
+        Ran::from(child.wait_with_output().unwrap()).failed(1, &["stopped"]);
+        assert_eq!(files_below(folder.path()), [""; 0], "{name}");
+    }
 }

@@ -58,6 +58,22 @@ impl Held {
     }
 }
 
+/// Lets none appear when it is dropped, as that of a query that is stopped is.
+#[derive(Debug)]
+pub struct OrNone(pub Arc<Held>);
+
+impl Drop for OrNone {
+    fn drop(&mut self) {
+        let files = std::mem::take(&mut *lock(&self.0.0));
+        let uploads: Vec<Parts> = files.into_iter().filter_map(File::into_parts).collect();
+        if !uploads.is_empty() {
+            // An upload to local disk takes its file back when it is dropped: at once if no runtime is there to do it later,
+            // which would be too late where the process ends.
+            let _ = std::thread::spawn(|| drop(uploads)).join();
+        }
+    }
+}
+
 impl File {
     async fn publish(self) -> Result<()> {
         match self {
@@ -76,10 +92,15 @@ impl File {
     }
 
     async fn discard(self) {
-        if let Self::Large(upload) = self
-            && let Some(parts) = take(&upload)
-        {
+        if let Some(parts) = self.into_parts() {
             abort(parts.upload).await;
+        }
+    }
+
+    fn into_parts(self) -> Option<Parts> {
+        match self {
+            Self::Small(..) => None,
+            Self::Large(upload) => take(&upload),
         }
     }
 }

@@ -15,7 +15,7 @@ use datafusion::physical_optimizer::PhysicalOptimizerRule;
 use datafusion::physical_plan::metrics::MetricsSet;
 use datafusion::physical_plan::{DisplayAs, DisplayFormatType, ExecutionPlan};
 
-use super::held_store::{Held, HeldStores};
+use super::held_store::{Held, HeldStores, OrNone};
 use crate::operators::context;
 
 /// Lets every sink write by a [`WholeSink`].
@@ -69,6 +69,7 @@ impl DataSink for WholeSink {
 
     async fn write_all(&self, data: SendableRecordBatchStream, context: &Arc<TaskContext>) -> Result<u64> {
         let (held, runtime) = (Arc::new(Held::default()), context.runtime_env());
+        let _stopped = OrNone(Arc::clone(&held));
         let stores = HeldStores { stores: Arc::clone(&runtime.object_store_registry), held: Arc::clone(&held) };
         let runtime = RuntimeEnvBuilder::from_runtime_env(&runtime).with_object_store_registry(Arc::new(stores));
         let context = context::with(context, context.session_config().clone(), runtime.build_arc()?);
