@@ -64,12 +64,16 @@ pub fn sort_by_range(words: &mut Vec<u64>, room: &mut Vec<u64>) {
     room.resize(words.len(), 0);
     put_by_digit(words.iter().map(|&word| (share(word), word)), room, &mut ends);
     std::mem::swap(words, room);
-    let mut start = 0;
-    for end in ends.iter().map(|&end| end as usize) {
-        if end - start > SHORT {
-            words[start..end].sort_unstable();
+    // Most often there is no such run, which is seen for many shares at once.
+    let longest = ends.windows(2).map(|ends| ends[1] - ends[0]).fold(ends[0], u32::max);
+    if longest as usize > SHORT {
+        let mut start = 0;
+        for end in ends.iter().map(|&end| end as usize) {
+            if end - start > SHORT {
+                words[start..end].sort_unstable();
+            }
+            start = end;
         }
-        start = end;
     }
     for at in 1..words.len() {
         let word = words[at];

@@ -239,7 +239,6 @@ mod tests {
 
     use super::*;
     use crate::csr::Slices;
-    use crate::topk::Order;
 
     /// The inverse by Gauss and Jordan.
     fn inverse(mut a: Vec<Vec<f64>>) -> Vec<Vec<f64>> {
@@ -268,7 +267,7 @@ mod tests {
             let by_item = Slices { pieces: vec![(&i, &u, &w)], rows: &codes, columns: &codes };
             let users = Csr::build(0..9, 7, &[&by_user]).unwrap();
             let items = Csr::build(0..7, 9, &[&by_item]).unwrap();
-            let found = Candidates::new(7, Order::new((0..14).collect()), 0.0);
+            let found = Candidates::new(7, (0..14).collect(), 0.0);
             let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
             let (mut panels, stop) = (Vec::new(), AtomicBool::new(false));
             pool.install(|| ease((&users, &items), 1.5, &found, &mut panels, threads, &stop)).unwrap();
@@ -310,7 +309,7 @@ mod tests {
         };
         let (users, items) = (matrix(100, n, &has), matrix(n, 100, &|item, user| has(user, item)));
         let weights = |at_once: usize, threads: usize| {
-            let found = Candidates::new(n, Order::new((0..2 * n as u32).collect()), f32::MIN_POSITIVE);
+            let found = Candidates::new(n, (0..2 * n as u32).collect(), f32::MIN_POSITIVE);
             let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
             let (mut panels, stop) = (Vec::new(), AtomicBool::new(false));
             pool.install(|| ease((&users, &items), 2.0, &found, &mut panels, at_once, &stop)).unwrap();

@@ -9,6 +9,7 @@ pub mod bpr;
 pub mod cells;
 pub mod cpu;
 pub mod csr;
+pub mod dictionary;
 mod digits;
 pub mod diversify;
 pub mod ease;

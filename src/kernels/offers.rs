@@ -8,6 +8,8 @@ use super::topk::{Candidates, Floor, Outbox, TopK, falling, score_of};
 /// From this k on it pays to guess what the best of many pairs must beat, by one of so many of them.
 const LONG_LIST: usize = 256;
 const SAMPLED: usize = 16;
+/// Of them, so many stand side by side: they are scored at once.
+const SAMPLED_TOGETHER: usize = 8;
 /// Cells that are scored at once.
 const CELLS_AT_ONCE: usize = 64;
 
@@ -192,7 +194,7 @@ impl<'a, N: Copy, F> Scorer<'a, N, F> {
         let range = first..first + cells.len();
         let others = Others {
             norms: &self.norms[range.clone()],
-            places: &self.found.order().places()[range.clone()],
+            places: &self.found.places()[range.clone()],
             floor_scores: &scores[range.clone()],
             floor_places: &places[range],
         };
@@ -208,7 +210,7 @@ impl<'a, N: Copy, F> Scorer<'a, N, F> {
         gathered.entities.extend(rows.iter().map(|&row| first as u32 + u32::from(row)));
         let entities = &gathered.entities;
         gathered.norms.extend(entities.iter().map(|&j| self.norms[j as usize]));
-        gathered.places.extend(entities.iter().map(|&j| self.found.order().places()[j as usize]));
+        gathered.places.extend(entities.iter().map(|&j| self.found.places()[j as usize]));
         gathered.floor_scores.extend(entities.iter().map(|&j| self.floor_scores[j as usize]));
         gathered.floor_places.extend(entities.iter().map(|&j| self.floor_places[j as usize]));
     }
@@ -253,11 +255,13 @@ impl<'a, N: Copy, F> Scorer<'a, N, F> {
         }
         let mut sample = std::mem::take(&mut self.sample);
         let norm = self.norms[i];
-        for (cells, others) in cells.chunks(SAMPLED).zip(others.norms.chunks(SAMPLED)) {
-            let score = (self.score)(cells[0], norm, others[0]) as f32;
-            if !score.is_nan() {
-                sample.push(falling(score));
+        let norms = others.norms.chunks(SAMPLED * SAMPLED_TOGETHER);
+        for (cells, norms) in cells.chunks(SAMPLED * SAMPLED_TOGETHER).zip(norms) {
+            let mut scores = [f32::NAN; SAMPLED_TOGETHER];
+            for ((score, cell), other) in scores.iter_mut().zip(cells).zip(norms) {
+                *score = (self.score)(*cell, norm, *other) as f32;
             }
+            sample.extend(scores.into_iter().filter(|score| !score.is_nan()).map(falling));
         }
         let expected = (k / SAMPLED) as f64;
         let place = (expected + 3.0 * expected.sqrt()) as usize;
@@ -285,7 +289,7 @@ impl<'a, N: Copy, F> Scorer<'a, N, F> {
     where
         F: Fn(C, N, N) -> f64,
     {
-        let (norm, place) = (self.norms[i], self.found.order().places()[i]);
+        let (norm, place) = (self.norms[i], self.found.places()[i]);
         for (at, cells) in cells.chunks(CELLS_AT_ONCE).enumerate() {
             let first = at * CELLS_AT_ONCE;
             let range = first..first + cells.len();
@@ -337,7 +341,6 @@ mod tests {
     use crate::csr::{Csr, entry};
     use crate::metric::{Exponents, Metric};
     use crate::similarity::Similarity;
-    use crate::topk::Order;
     use crate::weighting::Weighting;
 
     const ENTITIES: usize = 1500;
@@ -357,7 +360,7 @@ mod tests {
             beta: 1.0,
             walk: Exponents { a: 0.0, b: 0.0, c: 0.0, weight: 1.0 },
         };
-        let found = Candidates::new(k, Order::new((0..weights.len() as u32).collect()), settings.least());
+        let found = Candidates::new(k, (0..weights.len() as u32).collect(), settings.least());
         Similarity::new(matrix, settings).unwrap().search(&found, &AtomicBool::new(false)).unwrap();
         let list = |row| {
             let mut list = Vec::new();
@@ -371,7 +374,8 @@ mod tests {
     #[test]
     fn guesses_do_not_show() {
         for favour in [0.0, 50.0] {
-            let favoured = |at: usize| if at.is_multiple_of(SAMPLED) { favour } else { 0.0 };
+            let is_sampled = |at: usize| at % (SAMPLED * SAMPLED_TOGETHER) < SAMPLED_TOGETHER;
+            let favoured = |at: usize| if is_sampled(at) { favour } else { 0.0 };
             let weights: Vec<f32> = (0..ENTITIES).map(|at| 1.0 + (at * 7919 % 101) as f32 + favoured(at)).collect();
             let (few, all) = (lists(&weights, LONG_LIST), lists(&weights, ENTITIES));
             for (few, all) in few.iter().zip(&all) {

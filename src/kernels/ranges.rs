@@ -6,6 +6,11 @@ pub fn range_of_whole(numbers: &[i32]) -> Option<[i32; 2]> {
     (!numbers.is_empty()).then(|| numbers.iter().fold([i32::MAX, i32::MIN], range))
 }
 
+/// Of keys; the other way round if there are none.
+pub fn range_of_keys(keys: &[u32]) -> [u32; 2] {
+    keys.iter().fold([u32::MAX, 0], |[least, most], &key| [least.min(key), most.max(key)])
+}
+
 /// Of words as whole numbers with a sign; the other way round if there are none.
 pub fn range_of_words(words: &[u64]) -> [i64; 2] {
     words.iter().fold([i64::MAX, i64::MIN], |[least, most], &word| [least.min(word as i64), most.max(word as i64)])

@@ -325,7 +325,7 @@ fn the_third_user_is_recommended_the_one_unseen_item() {
         walk: Exponents::default(),
     };
     let by_item = (0..3).map(|item| case.history.iter().map(|user| user[item]).collect()).collect();
-    let found = Candidates::new(2, Order::new(vec![0, 1, 2]), settings.least());
+    let found = Candidates::new(2, vec![0, 1, 2], settings.least());
     Similarity::new(csr(&by_item, true), settings).unwrap().search(&found, &AtomicBool::new(false)).unwrap();
     for item in 0..3 {
         found.take(item, |score, neighbor| case.similar[item][neighbor as usize] = Some(score));

@@ -6,7 +6,6 @@ use std::sync::atomic::AtomicBool;
 use proptest::prelude::*;
 
 use super::*;
-use crate::topk::Order;
 
 use crate::cpu::Cpu;
 
@@ -75,7 +74,7 @@ fn search_share(matrix: Csr, order: Vec<u32>, settings: Settings, cut: Cut, mine
     let Csr { columns, offsets, entries } = matrix;
     let bounds = blocks(&offsets, cut.rows.min(MOST_ROWS), cut.entries);
     let entities = order.len();
-    let candidates = Candidates::new(settings.k.min(entities.max(1)), Order::new(order), settings.least());
+    let candidates = Candidates::new(settings.k.min(entities.max(1)), order, settings.least());
     pool.install(|| {
         let index = Similarity::prepare(Box::new(entries), offsets, bounds, columns, settings).unwrap();
         index.search_on(cut.cpu, &candidates, mine, &AtomicBool::new(false)).unwrap();

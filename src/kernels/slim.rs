@@ -88,7 +88,6 @@ mod tests {
 
     use super::*;
     use crate::csr::Slices;
-    use crate::topk::Order;
 
     proptest! {
         #[test]
@@ -103,7 +102,7 @@ mod tests {
             let by_item = Slices { pieces: vec![(&i, &u, &w)], rows: &codes, columns: &codes };
             let users = Csr::build(0..9, 6, &[&by_user]).unwrap();
             let items = Csr::build(0..6, 9, &[&by_item]).unwrap();
-            let found = Candidates::new(6, Order::new((0..6).collect()), f32::MIN_POSITIVE);
+            let found = Candidates::new(6, (0..6).collect(), f32::MIN_POSITIVE);
             slim(&users, &items, l1, l2, &found, &AtomicBool::new(false)).unwrap();
             let mut weights = [[0f64; 6]; 6];
             for (i, row) in weights.iter_mut().enumerate() {

@@ -7,6 +7,7 @@ use std::ops::Range;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use super::digits::{put_by_digit, sort_by_range};
+use super::prefetch::prefetch;
 
 /// Keeps the `k` best pairs of score and place pushed into it.
 ///
@@ -191,6 +192,12 @@ impl TopK {
         }
     }
 
+    /// Fetches the memory to which so many more pairs go.
+    fn fetch(&mut self, more: usize) {
+        let room = self.buffer.spare_capacity_mut();
+        prefetch(&room[..more.min(room.len())]);
+    }
+
     fn cut(&mut self) {
         if self.buffer.len() > self.k {
             let (_, &mut worst, _) = self.buffer.select_nth_unstable(self.k - 1);
@@ -236,20 +243,21 @@ impl TopK {
 #[derive(Debug)]
 pub struct Candidates {
     lists: Vec<Mutex<TopK>>,
-    order: Order,
+    places: Vec<u32>,
     least: f32,
 }
 
 impl Candidates {
-    /// No candidates yet; `k` for each of as many rows as `order` has, with scores of at least `least`.
-    pub fn new(k: usize, order: Order, least: f32) -> Self {
-        let lists = order.places().iter().map(|_| Mutex::new(TopK::new(k, least))).collect();
-        Self { lists, order, least }
+    /// No candidates yet; `k` for each of as many rows as there are `places`, with scores of at least `least`. The places of
+    /// candidates among their sorted ids are all different.
+    pub fn new(k: usize, places: Vec<u32>, least: f32) -> Self {
+        let lists = places.iter().map(|_| Mutex::new(TopK::new(k, least))).collect();
+        Self { lists, places, least }
     }
 
     /// The bytes that candidates take, where each row has at most `reach` of them.
     pub fn bytes_for(k: usize, reach: impl ExactSizeIterator<Item = usize>) -> usize {
-        let fixed = reach.len() * size_of::<Mutex<TopK>>() + Order::bytes_for(reach.len());
+        let fixed = reach.len() * (size_of::<Mutex<TopK>>() + size_of::<u32>());
         // A growing vector may be half empty.
         let pairs: usize = reach.map(|reach| TopK::capacity(k).min(reach.saturating_mul(2))).sum();
         fixed + pairs * size_of::<Key>()
@@ -258,33 +266,45 @@ impl Candidates {
     /// The bytes that it holds.
     pub fn bytes(&self) -> usize {
         let pairs: usize = (0..self.lists.len()).map(|row| self.lock(row).buffer.capacity()).sum();
-        self.lists.len() * size_of::<Mutex<TopK>>() + Order::bytes_for(self.lists.len()) + pairs * size_of::<Key>()
+        self.lists.len() * (size_of::<Mutex<TopK>>() + size_of::<u32>()) + pairs * size_of::<Key>()
     }
 
     /// The places of candidates among their sorted ids.
-    pub fn order(&self) -> &Order {
-        &self.order
+    #[inline(always)]
+    pub fn places(&self) -> &[u32] {
+        &self.places
     }
 
     /// Offers a candidate to a row; returns what others must beat.
     pub fn offer(&self, row: usize, score: f32, candidate: u32) -> Floor {
         let mut list = self.lock(row);
-        list.push(score, self.order.places[candidate as usize]);
+        list.push(score, self.places[candidate as usize]);
         list.floor()
     }
 
     /// Delivers what was collected for many rows, and tells of each row that got something what others must beat now.
     pub fn deliver(&self, outbox: &mut Outbox, mut floor: impl FnMut(usize, Floor)) {
         outbox.sort();
-        let mut start = 0;
+        let mut put = |(row, keys, mut list): (usize, &[Key], MutexGuard<'_, TopK>)| {
+            keys.iter().for_each(|&key| list.push_key(key));
+            floor(row, list.floor());
+        };
+        // The end of a list is far away in memory: it is fetched while the list before it gets its candidates. Whoever holds
+        // two lists has locked the first of them first, so that nobody waits in a circle.
+        let (mut start, mut next) = (0, None);
         for (row, &end) in outbox.ends.iter().enumerate() {
             let keys = &outbox.sorted[start..end as usize];
+            start = end as usize;
             if !keys.is_empty() {
                 let mut list = self.lock(row);
-                keys.iter().for_each(|&key| list.push_key(key));
-                floor(row, list.floor());
+                list.fetch(keys.len());
+                if let Some(before) = next.replace((row, keys, list)) {
+                    put(before);
+                }
             }
-            start = end as usize;
+        }
+        if let Some(last) = next {
+            put(last);
         }
         outbox.rows.clear();
         outbox.keys.clear();
@@ -313,12 +333,12 @@ impl Candidates {
         let taken: Vec<TopK> = rows.map(take).collect();
         let length = taken.iter().map(|list| list.buffer.len().min(list.k)).sum();
         lists.scores.reserve_exact(length);
-        lists.candidates.reserve_exact(length);
+        lists.places.reserve_exact(length);
         for mut list in taken {
             list.sort(&mut room);
             lists.lengths.push(list.buffer.len());
             lists.scores.extend(list.buffer.iter().map(|&key| pair(key).0));
-            lists.candidates.extend(list.buffer.iter().map(|&key| self.order.column(pair(key).1)));
+            lists.places.extend(list.buffer.iter().map(|&key| pair(key).1));
         }
         lists
     }
@@ -326,8 +346,8 @@ impl Candidates {
     /// Hands out the best candidates of a row.
     #[cfg(test)]
     pub(super) fn take(&self, row: usize, mut visit: impl FnMut(f32, u32)) {
-        let Lists { candidates, scores, .. } = self.take_lists(row..row + 1);
-        scores.into_iter().zip(candidates).for_each(|(score, candidate)| visit(score, candidate));
+        let (Lists { places, scores, .. }, order) = (self.take_lists(row..row + 1), Order::new(self.places.clone()));
+        scores.into_iter().zip(places).for_each(|(score, place)| visit(score, order.column(place)));
     }
 
     fn lock(&self, row: usize) -> MutexGuard<'_, TopK> {
@@ -341,8 +361,8 @@ impl Candidates {
 pub struct Lists {
     /// The number of candidates of each row.
     pub lengths: Vec<usize>,
-    /// The candidates of each row, best first.
-    pub candidates: Vec<u32>,
+    /// The places of the candidates of each row, best first.
+    pub places: Vec<u32>,
     /// Their scores.
     pub scores: Vec<f32>,
 }
@@ -430,8 +450,7 @@ mod tests {
             ),
             k in 150usize..3000,
         ) {
-            let order = Order::new((0..scores.len() as u32).rev().collect());
-            let found = Candidates::new(k, order, f32::NEG_INFINITY);
+            let found = Candidates::new(k, (0..scores.len() as u32).rev().collect(), f32::NEG_INFINITY);
             let mut all: Vec<(f32, u32)> = Vec::new();
             for (&score, candidate) in scores.iter().zip(0..) {
                 all.push((score, candidate));

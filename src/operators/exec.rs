@@ -82,6 +82,11 @@ impl OperatorExec {
         }
     }
 
+    /// The same with ids that are keys, see [`Task::with_keys`].
+    pub fn with_keys(&self) -> Option<Self> {
+        self.task.with_keys().map(|task| Self::over(task, self.children.clone(), self.divided))
+    }
+
     /// What it does.
     pub fn task(&self) -> &Arc<dyn Task> {
         &self.task

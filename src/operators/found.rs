@@ -4,7 +4,7 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use datafusion::arrow::array::{Array, ArrayRef, Float32Array, Int32Array, UInt32Array};
+use datafusion::arrow::array::{Array, ArrayRef, DictionaryArray, Float32Array, Int32Array, UInt32Array};
 use datafusion::arrow::compute::take;
 use datafusion::arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use datafusion::arrow::record_batch::RecordBatch;
@@ -17,14 +17,25 @@ use super::ids::Numbering;
 use super::node::{Built, Worker, rows_per_block};
 use crate::kernels::topk::{Candidates, Lists};
 
-/// The columns of a neighbor table for a column of ids of this name and type.
-pub fn schema(id: &str, id_type: &DataType) -> SchemaRef {
+/// The columns of a neighbor table for a column of ids of this name and type; with `keys`, ids are keys of a dictionary of
+/// them in order.
+pub fn schema(id_name: &str, id_type: &DataType, keys: bool) -> SchemaRef {
+    let id_type = match keys {
+        true => DataType::Dictionary(Box::new(DataType::UInt32), Box::new(id_type.clone())),
+        false => id_type.clone(),
+    };
+    let id = |name| Field::new(name, id_type.clone(), false).with_dict_is_ordered(keys);
     Arc::new(Schema::new(vec![
-        Field::new(id, id_type.clone(), false),
-        Field::new("neighbor_id", id_type.clone(), false),
+        id(id_name),
+        id("neighbor_id"),
         Field::new("score", DataType::Float32, false),
         Field::new("rank", DataType::Int32, false),
     ]))
+}
+
+/// Whether ids of this type can be given by keys; those that are given so already have a dictionary of their own.
+pub fn may_be_keyed(id_type: &DataType) -> bool {
+    !matches!(id_type, DataType::Dictionary(..))
 }
 
 /// The plan of the best `k` rows of each id of neighbor tables that were found apart from each other.
@@ -64,7 +75,10 @@ impl Drop for Stop {
 /// The lists of a neighbor table.
 pub struct Found {
     candidates: Candidates,
-    entities: Numbering,
+    /// All ids in order, or the keys of a dictionary of them.
+    ids: ArrayRef,
+    /// The place of each entity among them.
+    places: Vec<u32>,
     k: usize,
     /// Whether candidates are kept by strength, with the sign beside the number.
     signed: bool,
@@ -73,15 +87,20 @@ pub struct Found {
 }
 
 impl Found {
-    /// Lists of at most `k` candidates whose scores are what they were kept by.
+    /// Lists of at most `k` candidates whose scores are what they were kept by; ids go out as `schema` says.
     pub fn new(
         candidates: Candidates,
         entities: Numbering,
         k: usize,
         schema: SchemaRef,
         memory: MemoryReservation,
-    ) -> Self {
-        Self { candidates, entities, k, signed: false, schema, _memory: memory }
+    ) -> Result<Self> {
+        let mut ids = entities.sorted()?;
+        if schema.field(0).data_type() != ids.data_type() {
+            let keys = UInt32Array::from_iter_values(0..entities.order.len() as u32);
+            ids = Arc::new(DictionaryArray::try_new(keys, ids)?);
+        }
+        Ok(Self { candidates, ids, places: entities.order, k, signed: false, schema, _memory: memory })
     }
 
     /// Candidates are numbered as [`crate::kernels::ease::signed`] does.
@@ -96,31 +115,30 @@ impl Found {
             let mut start = 0;
             for &length in &lists.lengths {
                 let own = start..start + length;
-                self.give_signs(&mut lists.candidates[own.clone()], &mut lists.scores[own]);
+                give_signs(&mut lists.places[own.clone()], &mut lists.scores[own]);
                 start += length;
             }
         }
         lists
     }
+}
 
-    /// Turns a list by strength into one by score.
-    fn give_signs(&self, candidates: &mut [u32], scores: &mut [f32]) {
-        let signed = candidates.iter().zip(&*scores).map(|(&candidate, &strength)| {
-            let negative = candidate % 2 == 1;
-            (if negative { -strength } else { strength }, candidate / 2)
-        });
-        let mut list: Vec<(f32, u32)> = signed.collect();
-        let order = &self.entities.order;
-        list.sort_by(|a, b| b.0.total_cmp(&a.0).then(order[a.1 as usize].cmp(&order[b.1 as usize])));
-        for ((candidate, score), signed) in candidates.iter_mut().zip(scores).zip(list) {
-            (*score, *candidate) = signed;
-        }
+/// Turns a list by strength into one by score. An id and its negative stand at places that follow each other.
+fn give_signs(places: &mut [u32], scores: &mut [f32]) {
+    let signed = places.iter().zip(&*scores).map(|(&place, &strength)| {
+        let negative = place % 2 == 1;
+        (if negative { -strength } else { strength }, place / 2)
+    });
+    let mut list: Vec<(f32, u32)> = signed.collect();
+    list.sort_by(|a, b| b.0.total_cmp(&a.0).then(a.1.cmp(&b.1)));
+    for ((place, score), signed) in places.iter_mut().zip(scores).zip(list) {
+        (*score, *place) = signed;
     }
 }
 
 impl Built for Found {
     fn blocks(&self) -> usize {
-        self.entities.ids.len().div_ceil(rows_per_block(self.k))
+        self.ids.len().div_ceil(rows_per_block(self.k))
     }
 
     fn worker_bytes(&self) -> usize {
@@ -137,19 +155,18 @@ struct HandingOut(Arc<Found>);
 impl Worker for HandingOut {
     fn run(&mut self, block: usize) -> Result<(RecordBatch, usize)> {
         let found = &*self.0;
-        let ids = &found.entities.ids;
         let rows = rows_per_block(found.k);
-        let rows = block * rows..(block * rows + rows).min(ids.len());
+        let rows = block * rows..(block * rows + rows).min(found.ids.len());
         let lists = found.lists(rows.clone());
-        let length = lists.candidates.len();
+        let length = lists.places.len();
         let (mut entity, mut ranks) = (Vec::with_capacity(length), Vec::with_capacity(length));
         for (row, &length) in rows.zip(&lists.lengths) {
-            entity.resize(entity.len() + length, row as u32);
+            entity.resize(entity.len() + length, found.places[row]);
             ranks.extend(1..=length as i32);
         }
         let columns: Vec<ArrayRef> = vec![
-            take(ids, &UInt32Array::from(entity), None)?,
-            take(ids, &UInt32Array::from(lists.candidates), None)?,
+            take(&found.ids, &UInt32Array::from(entity), None)?,
+            take(&found.ids, &UInt32Array::from(lists.places), None)?,
             Arc::new(Float32Array::from(lists.scores)),
             Arc::new(Int32Array::from(ranks)),
         ];

@@ -211,6 +211,11 @@ pub struct Numbering {
 }
 
 impl Numbering {
+    /// The ids in order.
+    pub fn sorted(&self) -> Result<ArrayRef> {
+        Ok(take(&self.ids, &UInt32Array::from(inverse(&self.order)), None)?)
+    }
+
     /// Numbers ids of the same count anew, by what they are grouped by, then by id. Returns the new number of each old one.
     pub fn group(&mut self, group: &[u32]) -> Result<Vec<u32>> {
         // Equal counts stand together, by id: what sorts them by group and number needs no look at either.

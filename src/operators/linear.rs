@@ -15,12 +15,12 @@ use serde_with::{DisplayFromStr, serde_as};
 
 use crate::kernels::csr::{Csr, entry};
 use crate::kernels::panels::{self, Panels};
-use crate::kernels::topk::{Candidates, Order};
+use crate::kernels::topk::Candidates;
 use crate::kernels::{ease, slim};
 use crate::operators::arguments::Arguments;
 use crate::operators::codec::encode;
 use crate::operators::collect::{Chunk, Columns, collect, matrix, number};
-use crate::operators::found::{Found, Stop, schema};
+use crate::operators::found::{Found, Stop, may_be_keyed, schema};
 use crate::operators::input::Input;
 use crate::operators::input_rows::InputRows;
 use crate::operators::neighbors::on_null;
@@ -61,12 +61,12 @@ pub fn plan(
     let input = Input::new(operator, "interactions", interactions);
     let id_type = input.data_type(input.interactions()?.1);
     let (columns, plan) = input.into_interactions(skip_nulls)?;
-    OperatorNode::plan(Arc::new(LinearTask { columns, id_type, method, k }), vec![plan])
+    OperatorNode::plan(Arc::new(LinearTask { columns, id_type, method, k, keys: false }), vec![plan])
 }
 
 /// A linear model with all its settings fixed.
 #[serde_as]
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct LinearTask {
     columns: Columns,
     /// The type in which items go out.
@@ -74,6 +74,8 @@ pub struct LinearTask {
     id_type: DataType,
     method: Method,
     k: usize,
+    /// Whether ids go out as keys of a dictionary.
+    keys: bool,
 }
 
 #[async_trait]
@@ -93,11 +95,16 @@ impl Task for LinearTask {
         let weight = self.columns.weight.as_deref().unwrap_or("1");
         let skip = if self.columns.skip_nulls { ", on_null=skip" } else { "" };
         let [user, item] = [USER, ITEM].map(|at| &self.columns.ids[at]);
-        format!("user={user}, item={item}, weight={weight}, {method}, k={}{skip}", self.k)
+        let keys = if self.keys { ", keys" } else { "" };
+        format!("user={user}, item={item}, weight={weight}, {method}, k={}{skip}{keys}", self.k)
     }
 
     fn schema(&self) -> SchemaRef {
-        schema(&self.columns.ids[ITEM], &self.id_type)
+        schema(&self.columns.ids[ITEM], &self.id_type, self.keys)
+    }
+
+    fn with_keys(&self) -> Option<Arc<dyn Task>> {
+        may_be_keyed(&self.id_type).then(|| Arc::new(Self { keys: true, ..self.clone() }) as Arc<dyn Task>)
     }
 
     fn encode(&self) -> Result<Vec<u8>> {
@@ -147,7 +154,7 @@ fn solve(
     let build = |row, column, rows, columns| pool.install(|| matrix(&chunks, row, column, 0..rows, columns));
     let (by_user, by_item) = (build(USER, ITEM, users, n)?, build(ITEM, USER, n, users)?);
     drop(chunks);
-    let order: Vec<u32> = match method {
+    let places: Vec<u32> = match method {
         // A candidate and its negative stand at the same place in the order of ids.
         Method::Ease { .. } => items.order.iter().flat_map(|&place| [2 * place, 2 * place + 1]).collect(),
         Method::Slim { .. } => items.order.clone(),
@@ -158,7 +165,7 @@ fn solve(
             "slim: weights must be at least 0, as only such weights of items are looked for; leave such rows out"
         );
     }
-    let found = Candidates::new(k, Order::new(order), f32::MIN_POSITIVE);
+    let found = Candidates::new(k, places, f32::MIN_POSITIVE);
     let time = MetricBuilder::new(&resources.metrics).subset_time("solve_time", 0);
     {
         let _timer = time.timer();
@@ -173,7 +180,7 @@ fn solve(
     MetricBuilder::new(&resources.metrics).counter("items", 0).add(n);
     drop((by_user, by_item, panels));
     resources.memory.try_resize(items.ids.get_array_memory_size() + found.bytes())?;
-    let found = Found::new(found, items, k, schema, resources.memory);
+    let found = Found::new(found, items, k, schema, resources.memory)?;
     Ok(match method {
         Method::Ease { .. } => found.signed(),
         Method::Slim { .. } => found,

@@ -29,6 +29,12 @@ pub trait Task: Debug + Send + Sync {
     /// The columns of the result.
     fn schema(&self) -> SchemaRef;
 
+    /// The same with ids that are keys of a dictionary, whose values are in order and which its column says to be so; none where
+    /// they cannot be. Who writes ids has less to look up then.
+    fn with_keys(&self) -> Option<Arc<dyn Task>> {
+        None
+    }
+
     /// All of it as bytes, for other machines; [`super::codec::decode`] reads them.
     fn encode(&self) -> Result<Vec<u8>>;
 

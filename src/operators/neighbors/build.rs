@@ -14,7 +14,7 @@ use super::search::{Search, Types};
 use crate::kernels::metric::Settings;
 use crate::operators::codec::encode;
 use crate::operators::collect::{Columns, collect};
-use crate::operators::found::{Found, Stop, best, schema};
+use crate::operators::found::{Found, Stop, best, may_be_keyed, schema};
 use crate::operators::input_rows::InputRows;
 use crate::operators::node::{Built, OperatorNode, Resources, Task};
 
@@ -23,7 +23,7 @@ pub(super) const FEATURE: usize = 1;
 
 /// `neighbors` with all its settings fixed.
 #[serde_as]
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct NeighborsTask {
     columns: Columns,
     /// The type in which ids go out: what they came in, dictionaries included.
@@ -32,12 +32,14 @@ pub struct NeighborsTask {
     settings: Settings,
     /// Whether each process searches its share of the pairs only, and what all found is merged after it.
     shared: bool,
+    /// Whether ids go out as keys of a dictionary.
+    keys: bool,
 }
 
 impl NeighborsTask {
     /// Reads its input as `columns` say.
     pub fn new(columns: Columns, id_type: DataType, settings: Settings) -> Self {
-        Self { columns, id_type, settings, shared: false }
+        Self { columns, id_type, settings, shared: false, keys: false }
     }
 }
 
@@ -64,11 +66,16 @@ impl Task for NeighborsTask {
         }
         text += &s.max_features.map_or(String::new(), |most| format!(", max_features={most}"));
         text += if self.columns.skip_nulls { ", on_null=skip" } else { "" };
-        text + if self.shared { ", shared" } else { "" }
+        text += if self.shared { ", shared" } else { "" };
+        text + if self.keys { ", keys" } else { "" }
     }
 
     fn schema(&self) -> SchemaRef {
-        schema(&self.columns.ids[ENTITY], &self.id_type)
+        schema(&self.columns.ids[ENTITY], &self.id_type, self.keys)
+    }
+
+    fn with_keys(&self) -> Option<Arc<dyn Task>> {
+        may_be_keyed(&self.id_type).then(|| Arc::new(Self { keys: true, ..self.clone() }) as Arc<dyn Task>)
     }
 
     fn encode(&self) -> Result<Vec<u8>> {
@@ -76,8 +83,7 @@ impl Task for NeighborsTask {
     }
 
     fn shared(&self, inputs: &[LogicalPlan]) -> Result<Option<LogicalPlan>> {
-        let shared = Self { shared: true, columns: self.columns.clone(), id_type: self.id_type.clone(), ..*self };
-        let partial = OperatorNode::plan(Arc::new(shared), inputs.to_vec())?;
+        let partial = OperatorNode::plan(Arc::new(Self { shared: true, ..self.clone() }), inputs.to_vec())?;
         best(partial, self.settings.k).map(Some)
     }
 
@@ -97,7 +103,7 @@ impl Task for NeighborsTask {
             let pool = resources.pool()?;
             let search = Search { settings, mine, resources: &resources, pool: &pool, stop: &stopped };
             let (candidates, entities) = search.run(chunks, &types)?;
-            Ok::<_, DataFusionError>(Found::new(candidates, entities, settings.k, schema, resources.memory))
+            Found::new(candidates, entities, settings.k, schema, resources.memory)
         };
         let found = SpawnedTask::spawn_blocking(find).join_unwind().await;
         Ok(Arc::new(found.map_err(|e| DataFusionError::ExecutionJoin(Box::new(e)))??))

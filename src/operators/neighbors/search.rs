@@ -17,7 +17,7 @@ use crate::kernels::block::MOST_ROWS;
 use crate::kernels::csr::{Csr, entry};
 use crate::kernels::metric::Settings;
 use crate::kernels::similarity::{Similarity, blocks};
-use crate::kernels::topk::{Candidates, Order};
+use crate::kernels::topk::Candidates;
 use crate::kernels::weighting::Weighting;
 use crate::operators::collect::{Chunk, LARGEST_WEIGHT, group, matrix, number_both};
 use crate::operators::ids::Numbering;
@@ -126,9 +126,9 @@ impl Search<'_> {
         })
     }
 
-    fn search(&self, similarity: &Similarity, order: Vec<u32>) -> Result<Candidates> {
-        let k = self.settings.k.min(order.len().max(1));
-        let candidates = Candidates::new(k, Order::new(order), self.settings.least());
+    fn search(&self, similarity: &Similarity, places: Vec<u32>) -> Result<Candidates> {
+        let k = self.settings.k.min(places.len().max(1));
+        let candidates = Candidates::new(k, places, self.settings.least());
         let search =
             || self.pool.install(|| similarity.search_share(&candidates, &self.mine, self.stop)).map_err(from_kernel);
         self.count("multiply_adds", self.timed("product_time", search)?);

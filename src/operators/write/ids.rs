@@ -2,12 +2,15 @@
 //!
 //! Parquet's writer looks ids up one after the other, each by its bytes in a table that it has to wait for. Here they are
 //! numbered as those that come in are ([`Words`]): whole numbers by themselves, and strings by where they stand, which is the
-//! same each time that an operator hands one out.
+//! same each time that an operator hands one out. Those that operators hand out as keys of a dictionary in order are numbered
+//! already.
+
+use std::sync::Arc;
 
 use bytes::Bytes;
-use datafusion::arrow::array::{Array, ArrayRef, AsArray, StringViewArray};
+use datafusion::arrow::array::{Array, ArrayRef, AsArray, DictionaryArray, StringViewArray};
 use datafusion::arrow::compute::cast;
-use datafusion::arrow::datatypes::{DataType, Field, Int64Type};
+use datafusion::arrow::datatypes::{DataType, Field, Int32Type, Int64Type, UInt32Type};
 use datafusion::common::Result;
 use datafusion::parquet::basic::{Encoding, Type};
 use datafusion::parquet::column::writer::ColumnCloseResult;
@@ -15,9 +18,11 @@ use datafusion::parquet::file::properties::{DEFAULT_DICTIONARY_PAGE_SIZE_LIMIT, 
 use datafusion::parquet::file::statistics::Statistics;
 use datafusion::parquet::schema::types::ColumnDescPtr;
 
+use super::ZSTD_LEVEL;
 use super::pages::{Pages, level, most_rows};
+use crate::kernels::dictionary::close_up;
 use crate::kernels::hybrid;
-use crate::kernels::ranges::range_of_words;
+use crate::kernels::ranges::{range_of_keys, range_of_words};
 use crate::kernels::words::Words;
 
 /// Strings up to this length stand in their views.
@@ -26,11 +31,9 @@ const INLINE: u32 = 12;
 /// Longer strings are cut in statistics, as Parquet's writer does.
 const LONGEST: u32 = 64;
 
-/// Whether a column of this field may be written as ids, if these are its values.
-fn may_be(field: &Field, values: &[ArrayRef]) -> bool {
-    !field.is_nullable()
-        && matches!(field.data_type(), DataType::Int32 | DataType::Int64 | DataType::Utf8View)
-        && values.iter().all(|array| array.data_type() == field.data_type())
+/// Whether ids of this type are written here.
+pub fn may_be(data_type: &DataType) -> bool {
+    matches!(data_type, DataType::Int32 | DataType::Int64 | DataType::Utf8View)
 }
 
 /// The chunk of a column of these values; none where they are no ids, the properties ask for what is not done here,
@@ -44,14 +47,14 @@ pub fn chunk(
     let path = column.path();
     let usual = properties.dictionary_enabled(path)
         && properties.column_dictionary_page_size_limit(path) == DEFAULT_DICTIONARY_PAGE_SIZE_LIMIT;
-    let usual = usual && may_be(field, values);
+    let usual = usual && !field.is_nullable() && may_be(field.data_type());
     let (Some(level), rows) = (level(properties, path).filter(|_| usual), most_rows(properties)) else {
         return Ok(None);
     };
-    let Some(ids) = Ids::of(column.physical_type(), values, rows)? else {
+    let Some(ids) = Ids::of(field.data_type(), values, rows)? else {
         return Ok(None);
     };
-    let Ids { places, ranges, distinct, dictionary, bytes_of, statistics } = ids;
+    let Ids { places, ranges, distinct, dictionary, bytes_of } = ids;
     let bits = usize::BITS - distinct.saturating_sub(1).max(1).leading_zeros();
     let plain_bytes = dictionary.len() / distinct.max(1) * places.len();
     let bytes = dictionary.len() + places.len() * bits as usize / 8;
@@ -59,55 +62,116 @@ pub fn chunk(
         return Ok(None);
     }
     let mut pages = Pages::new(column, properties.compression(path), level, bytes)?;
-    pages.dictionary(&dictionary, distinct)?;
     let mut encoded = Vec::new();
-    for (places, range) in places.chunks(rows).zip(&ranges) {
+    for (page, (places, range)) in places.chunks(rows).zip(&ranges).enumerate() {
         encoded.clear();
         encoded.push(bits as u8);
         hybrid::encode(places, bits, &mut encoded);
+        if page == 0 {
+            if level == ZSTD_LEVEL {
+                pages.compress_if_worth(&[(&dictionary, 1), (&encoded, ranges.len())])?;
+            }
+            pages.dictionary(&dictionary, distinct)?;
+        }
         pages.data(&encoded, places.len(), Encoding::RLE_DICTIONARY, range.map(&bytes_of))?;
     }
     let rising = ranges.is_sorted_by_key(|page| page[0]) && ranges.is_sorted_by_key(|page| page[1]);
-    pages.close(statistics, rising).map(Some)
+    let ends = ranges.iter().fold(ranges[0], |[least, most], page| [least.min(page[0]), most.max(page[1])]);
+    pages.close(statistics(column.physical_type(), ends.map(&bytes_of)), rising).map(Some)
+}
+
+/// The least and the largest of a chunk.
+fn statistics(kind: Type, [least, most]: [Vec<u8>; 2]) -> Statistics {
+    fn number<const N: usize>(bytes: Vec<u8>) -> Option<[u8; N]> {
+        bytes.try_into().ok()
+    }
+    match kind {
+        Type::INT32 => {
+            let [least, most] = [least, most].map(|bytes| number(bytes).map(i32::from_le_bytes));
+            Statistics::int32(least, most, None, Some(0), false)
+        }
+        Type::INT64 => {
+            let [least, most] = [least, most].map(|bytes| number(bytes).map(i64::from_le_bytes));
+            Statistics::int64(least, most, None, Some(0), false)
+        }
+        _ => Statistics::byte_array(Some(least.into()), Some(most.into()), None, Some(0), false),
+    }
+}
+
+/// A value in Parquet's plain encoding, but for the length before strings.
+fn bytes_of(values: &ArrayRef, at: usize) -> Vec<u8> {
+    match values.data_type() {
+        DataType::Int32 => values.as_primitive::<Int32Type>().value(at).to_le_bytes().into(),
+        DataType::Int64 => values.as_primitive::<Int64Type>().value(at).to_le_bytes().into(),
+        _ => values.as_string_view().value(at).into(),
+    }
 }
 
 /// The ids of a column.
 struct Ids<'a> {
     /// The place of each among the distinct ones.
     places: Vec<u32>,
-    /// The least and the largest of each page, as words that are ordered as ids are, with a sign.
+    /// The least and the largest of each page, as numbers that are ordered as ids are.
     ranges: Vec<[i64; 2]>,
     distinct: usize,
     /// The distinct ones in Parquet's plain encoding.
     dictionary: Vec<u8>,
-    /// The id of a word, as statistics of pages have it.
+    /// The id of such a number, as statistics of pages have it.
     bytes_of: Box<dyn Fn(i64) -> Vec<u8> + 'a>,
-    statistics: Statistics,
 }
 
 impl<'a> Ids<'a> {
-    /// Those of pages of so many `rows`.
-    fn of(kind: Type, values: &'a [ArrayRef], rows: usize) -> Result<Option<Self>> {
+    /// Those of a type, in pages of so many `rows`; none where values are of another one.
+    fn of(kind: &DataType, values: &'a [ArrayRef], rows: usize) -> Result<Option<Self>> {
+        if let Some(keyed) =
+            values.iter().map(|array| array.as_dictionary_opt::<UInt32Type>()).collect::<Option<Vec<_>>>()
+        {
+            return Ok(Self::keys(kind, &keyed, rows));
+        }
+        if !values.iter().all(|array| array.data_type() == kind) {
+            return Ok(None);
+        }
         match kind {
-            Type::BYTE_ARRAY => {
+            DataType::Utf8View => {
                 Ok(Self::texts(&values.iter().map(|array| array.as_string_view()).collect::<Vec<_>>(), rows))
             }
-            Type::INT32 => Self::numbers(values, rows, size_of::<i32>(), |least, most| {
-                Statistics::int32(Some(least as i32), Some(most as i32), None, Some(0), false)
-            }),
-            _ => Self::numbers(values, rows, size_of::<i64>(), |least, most| {
-                Statistics::int64(Some(least), Some(most), None, Some(0), false)
-            }),
+            DataType::Int32 => Self::numbers(values, rows, size_of::<i32>()),
+            _ => Self::numbers(values, rows, size_of::<i64>()),
         }
     }
 
+    /// Keys of a dictionary in order. None where there are several, or strings so long that statistics cut them.
+    fn keys(kind: &DataType, arrays: &[&'a DictionaryArray<UInt32Type>], rows: usize) -> Option<Self> {
+        let values = arrays.first()?.values();
+        if values.data_type() != kind || !arrays.iter().all(|array| Arc::ptr_eq(array.values(), values)) {
+            return None;
+        }
+        let mut places = Vec::with_capacity(arrays.iter().map(|array| array.len()).sum());
+        arrays.iter().for_each(|array| places.extend_from_slice(array.keys().values()));
+        let ranges = places.chunks(rows).map(|page| range_of_keys(page).map(i64::from)).collect();
+        let occurring = close_up(&mut places, values.len());
+        let mut dictionary = Vec::new();
+        for &key in &occurring {
+            let bytes = bytes_of(values, key as usize);
+            if bytes.len() > LONGEST as usize {
+                return None;
+            }
+            if *kind == DataType::Utf8View {
+                dictionary.extend((bytes.len() as u32).to_le_bytes());
+            }
+            dictionary.extend(bytes);
+        }
+        Some(Self {
+            places,
+            ranges,
+            distinct: occurring.len(),
+            dictionary,
+            bytes_of: Box::new(move |key| bytes_of(values, key as usize)),
+        })
+    }
+
     /// Whole numbers of so many bytes.
-    fn numbers(
-        values: &[ArrayRef],
-        rows: usize,
-        bytes: usize,
-        statistics: impl Fn(i64, i64) -> Statistics,
-    ) -> Result<Option<Self>> {
+    fn numbers(values: &[ArrayRef], rows: usize, bytes: usize) -> Result<Option<Self>> {
         let all = values.iter().map(|array| array.len()).sum();
         let (mut known, mut places, mut ranges) = (Words::default(), Vec::with_capacity(all), Vec::new());
         let mut page: Vec<u64> = Vec::new();
@@ -132,14 +196,12 @@ impl<'a> Ids<'a> {
             end(&mut page);
         }
         let known = known.words();
-        let [least, most] = range_of_words(known);
         Ok(Some(Self {
             places,
             ranges,
             distinct: known.len(),
             dictionary: known.iter().flat_map(|word| word.to_le_bytes().into_iter().take(bytes)).collect(),
             bytes_of: Box::new(move |word| word.to_le_bytes()[..bytes].to_vec()),
-            statistics: statistics(least, most),
         }))
     }
 
@@ -180,14 +242,12 @@ impl<'a> Ids<'a> {
         order.iter().zip(0..).for_each(|(&place, rank)| ranks[place] = rank);
         let ranked = |page: &[u32]| page.iter().map(|&place| ranks[place as usize]).collect::<Vec<u64>>();
         let sorted: Vec<&str> = order.into_iter().map(|place| texts[place]).collect();
-        let [least, most] = [sorted.first(), sorted.last()].map(|text| text.map(|&text| text.into()));
         Some(Self {
             ranges: places.chunks(rows).map(|page| range_of_words(&ranked(page))).collect(),
             places,
             distinct: texts.len(),
             dictionary,
             bytes_of: Box::new(move |rank| sorted[rank as usize].as_bytes().to_vec()),
-            statistics: Statistics::byte_array(least, most, None, Some(0), false),
         })
     }
 }

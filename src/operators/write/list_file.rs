@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use datafusion::arrow::array::{Array, ArrayRef, AsArray};
+use datafusion::arrow::compute::cast;
 use datafusion::arrow::datatypes::{FieldRef, SchemaRef};
 use datafusion::arrow::record_batch::RecordBatch;
 use datafusion::common::runtime::SpawnedTask;
@@ -55,7 +56,7 @@ enum Chunk {
 }
 
 impl ListFile {
-    /// A file without rows yet.
+    /// A file of this schema without rows yet. Ids may come as keys of dictionaries all the same.
     pub fn new(
         out: BufWriter,
         schema: SchemaRef,
@@ -144,6 +145,8 @@ impl ListFile {
         for task in std::mem::take(&mut self.encoding) {
             chunks.push(task.join_unwind().await.map_err(|e| DataFusionError::ExecutionJoin(Box::new(e)))??);
         }
+        let bytes = chunks.iter().map(Chunk::bytes).sum();
+        self.writer.inner_mut().reserve_exact(bytes);
         let mut group = self.writer.next_row_group()?;
         chunks.into_iter().try_for_each(|chunk| chunk.append_to(&mut group))?;
         group.close()?;
@@ -157,7 +160,8 @@ impl ListFile {
     }
 }
 
-/// The bytes that a batch holds beside the one before it: strings that operators hand out are all in the same buffers.
+/// The bytes that a batch holds beside the one before it: strings that operators hand out are all in the same buffers, and keys
+/// have the same dictionary.
 fn held(batch: &RecordBatch, before: Option<&RecordBatch>) -> Result<usize> {
     let mut bytes = 0;
     for (at, column) in batch.columns().iter().enumerate() {
@@ -168,7 +172,15 @@ fn held(batch: &RecordBatch, before: Option<&RecordBatch>) -> Result<usize> {
                 let lengths: usize = texts.views().iter().map(|&view| view as u32 as usize).sum();
                 size_of_val(&texts.views()[..]) + if shared { 0 } else { lengths }
             }
-            None => column.to_data().get_slice_memory_size()?,
+            None => match column.as_any_dictionary_opt() {
+                Some(ids) => {
+                    let known = before.and_then(|batch| batch.column(at).as_any_dictionary_opt());
+                    let shared = known.is_some_and(|known| Arc::ptr_eq(known.values(), ids.values()));
+                    let values = if shared { 0 } else { ids.values().get_array_memory_size() };
+                    ids.keys().to_data().get_slice_memory_size()? + values
+                }
+                None => column.to_data().get_slice_memory_size()?,
+            },
         };
     }
     Ok(bytes)
@@ -195,7 +207,12 @@ impl Column {
             return Ok(Chunk::Pages(bytes, Box::new(close)));
         }
         for values in &self.values {
-            for (writer, leaf) in self.writers.iter_mut().zip(compute_leaves(&self.field, values)?) {
+            // Ids may have come as keys.
+            let values = match values.data_type() == self.field.data_type() {
+                true => Arc::clone(values),
+                false => cast(values, self.field.data_type())?,
+            };
+            for (writer, leaf) in self.writers.iter_mut().zip(compute_leaves(&self.field, &values)?) {
                 writer.write(&leaf)?;
             }
         }
@@ -205,6 +222,13 @@ impl Column {
 }
 
 impl Chunk {
+    fn bytes(&self) -> usize {
+        match self {
+            Self::Pages(bytes, _) => bytes.len(),
+            Self::Values(chunks) => chunks.iter().map(|chunk| chunk.close().bytes_written as usize).sum(),
+        }
+    }
+
     fn append_to(self, group: &mut SerializedRowGroupWriter<'_, Vec<u8>>) -> Result<()> {
         match self {
             Self::Pages(bytes, close) => group.append_column(&bytes, *close)?,

@@ -6,7 +6,7 @@
 
 use std::sync::Arc;
 
-use datafusion::arrow::datatypes::{DataType, Schema};
+use datafusion::arrow::datatypes::{DataType, FieldRef, Schema};
 use datafusion::common::Result;
 use datafusion::common::config::ConfigOptions;
 use datafusion::common::tree_node::{Transformed, TransformedResult, TreeNode};
@@ -15,8 +15,11 @@ use datafusion::datasource::physical_plan::FileSink;
 use datafusion::datasource::sink::DataSinkExec;
 use datafusion::physical_optimizer::PhysicalOptimizerRule;
 use datafusion::physical_plan::ExecutionPlan;
+use datafusion::physical_plan::coalesce_partitions::CoalescePartitionsExec;
 
 use super::list_sink::ListSink;
+use super::{WriteExec, ids};
+use crate::operators::exec::OperatorExec;
 
 /// The columns of a table of lists that need no dictionary: a `score`, and beside it a `rank`. None if it has no lists.
 pub fn dispensable(schema: &Schema) -> Vec<&str> {
@@ -31,7 +34,7 @@ pub fn dispensable(schema: &Schema) -> Vec<&str> {
 }
 
 /// Lets `COPY .. TO` Parquet files write lists by a [`ListSink`], without the dictionaries that are not needed unless options
-/// speak of them.
+/// speak of them; and operators whose lists are written hand out keys for ids.
 #[derive(Debug)]
 pub struct WriteLists;
 
@@ -52,16 +55,30 @@ impl WriteLists {
         for column in columns {
             options.column_specific_options.entry(column.into()).or_default().dictionary_enabled.get_or_insert(false);
         }
+        let input = with_keys(exec.input()).unwrap_or_else(|| Arc::clone(exec.input()));
         let sink = ListSink::new(config.clone(), options);
-        Some(Arc::new(DataSinkExec::new(Arc::clone(exec.input()), Arc::new(sink), None)))
+        Some(Arc::new(DataSinkExec::new(input, Arc::new(sink), None)))
     }
+}
+
+/// A plan whose rows are those of an operator, with keys for ids; none if it is another one, or its ids are not written by key.
+fn with_keys(plan: &Arc<dyn ExecutionPlan>) -> Option<Arc<dyn ExecutionPlan>> {
+    if let Some(all) = plan.downcast_ref::<CoalescePartitionsExec>() {
+        let keyed = CoalescePartitionsExec::new(with_keys(all.input())?).with_fetch(all.fetch());
+        return Some(Arc::new(keyed));
+    }
+    let keyed = plan.downcast_ref::<OperatorExec>()?.with_keys()?;
+    let same = |(plain, keyed): (&FieldRef, &FieldRef)| plain == keyed || ids::may_be(plain.data_type());
+    let written = plan.schema().fields().iter().zip(keyed.schema().fields()).all(same);
+    written.then(|| Arc::new(keyed) as Arc<dyn ExecutionPlan>)
 }
 
 impl PhysicalOptimizerRule for WriteLists {
     fn optimize(&self, plan: Arc<dyn ExecutionPlan>, _: &ConfigOptions) -> Result<Arc<dyn ExecutionPlan>> {
         plan.transform_up(|plan| {
-            let omitting = plan.downcast_ref::<DataSinkExec>().and_then(Self::instead_of);
-            Ok(omitting.map_or(Transformed::no(plan), Transformed::yes))
+            let sink = plan.downcast_ref::<DataSinkExec>().and_then(Self::instead_of);
+            let write = || plan.downcast_ref::<WriteExec>().and_then(|write| write.over(with_keys));
+            Ok(sink.or_else(write).map_or(Transformed::no(plan), Transformed::yes))
         })
         .data()
     }

@@ -83,6 +83,8 @@ pub struct WrittenFile {
 pub struct WriteExec {
     input: Arc<dyn ExecutionPlan>,
     target: Target,
+    /// The columns of the files.
+    schema: SchemaRef,
     keys: Vec<usize>,
     /// How the rows are sorted, which whoever plans anew must not undo.
     order: Option<LexOrdering>,
@@ -98,12 +100,31 @@ impl WriteExec {
 
     /// Writes `input` to `target`. Fails where a column of `partition_by` does not exist.
     pub fn try_new(input: Arc<dyn ExecutionPlan>, target: Target) -> Result<Self> {
-        let order = input.output_ordering().cloned();
-        Self::sorted(input, target, order)
+        let (order, schema) = (input.output_ordering().cloned(), input.schema());
+        Self::sorted(input, target, schema, order)
     }
 
-    fn sorted(input: Arc<dyn ExecutionPlan>, target: Target, order: Option<LexOrdering>) -> Result<Self> {
-        let schema = input.schema();
+    /// The same over what its input is turned into, which may have keys of dictionaries for ids; none if files are for values of
+    /// some columns, which then have to be seen.
+    fn over(
+        &self,
+        turn: impl Fn(&Arc<dyn ExecutionPlan>) -> Option<Arc<dyn ExecutionPlan>>,
+    ) -> Option<Arc<dyn ExecutionPlan>> {
+        let input =
+            turn(&self.input).filter(|_| self.keys.is_empty() && !lists::dispensable(&self.schema).is_empty())?;
+        Some(Arc::new(self.with_input(input).ok()?))
+    }
+
+    fn with_input(&self, input: Arc<dyn ExecutionPlan>) -> Result<Self> {
+        Self::sorted(input, self.target.clone(), Arc::clone(&self.schema), self.order.clone())
+    }
+
+    fn sorted(
+        input: Arc<dyn ExecutionPlan>,
+        target: Target,
+        schema: SchemaRef,
+        order: Option<LexOrdering>,
+    ) -> Result<Self> {
         let mut keys = Vec::new();
         for column in &target.partition_by {
             let Some((at, _)) = schema.column_with_name(column) else {
@@ -124,6 +145,7 @@ impl WriteExec {
         Ok(Self {
             input,
             target,
+            schema,
             keys,
             order,
             properties: Arc::new(properties),
@@ -222,11 +244,11 @@ impl ExecutionPlan for WriteExec {
         mut children: Vec<Arc<dyn ExecutionPlan>>,
         _: ReplaceChildrenOptions,
     ) -> Result<Arc<dyn ExecutionPlan>> {
-        Ok(Arc::new(Self::sorted(children.swap_remove(0), self.target.clone(), self.order.clone())?))
+        Ok(Arc::new(self.with_input(children.swap_remove(0))?))
     }
 
     fn with_new_children(self: Arc<Self>, mut children: Vec<Arc<dyn ExecutionPlan>>) -> Result<Arc<dyn ExecutionPlan>> {
-        Ok(Arc::new(Self::sorted(children.swap_remove(0), self.target.clone(), self.order.clone())?))
+        Ok(Arc::new(self.with_input(children.swap_remove(0))?))
     }
 
     fn apply_expressions(
@@ -243,7 +265,7 @@ impl ExecutionPlan for WriteExec {
         let name = format!("{}{}-{partition:05}", self.target.stem, task_name(&context));
         let folder = self.target.folder.clone();
         let memory = MemoryConsumer::new(format!("WriteExec[{partition}]")).register(context.memory_pool());
-        let mut files = PartitionFiles::new(store, folder, name, self.keys.clone(), self.input.schema(), memory);
+        let mut files = PartitionFiles::new(store, folder, name, self.keys.clone(), Arc::clone(&self.schema), memory);
         let work = async move {
             while let Some(batch) = input.next().await {
                 let batch = batch?;

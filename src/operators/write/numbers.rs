@@ -60,7 +60,7 @@ fn chunk_of<T: ArrowPrimitiveType>(
         };
         // Who asks for another level wants to have them compressed.
         if ranges.is_empty() && level == ZSTD_LEVEL {
-            pages.compress_if_worth(page.to_byte_slice())?;
+            pages.compress_if_worth(&[(page.to_byte_slice(), 1)])?;
         }
         let bytes = found.map(|value| value.to_byte_slice().to_vec());
         pages.data(page.to_byte_slice(), page.len(), Encoding::PLAIN, bytes)?;

@@ -65,10 +65,15 @@ impl<'a> Pages<'a> {
         })
     }
 
-    /// Does not compress pages, all of which are to come, if that makes such bytes less than a fifth smaller: readers have less to
-    /// do then, too.
-    pub fn compress_if_worth(&mut self, bytes: &[u8]) -> Result<()> {
-        if self.compressor.compress(bytes)?.len() > bytes.len() / 5 * 4 {
+    /// Does not compress pages, all of which are to come, if that would make them less than a fifth smaller: readers have less
+    /// to do then, too. Judged by some of them, and how many of each there will be.
+    pub fn compress_if_worth(&mut self, pages: &[(&[u8], usize)]) -> Result<()> {
+        let (mut bytes, mut compressed) = (0, 0);
+        for (page, count) in pages {
+            bytes += page.len() * count;
+            compressed += self.compressor.compress(page)?.len() * count;
+        }
+        if compressed > bytes / 5 * 4 {
             self.compression = Compression::UNCOMPRESSED;
         }
         Ok(())
