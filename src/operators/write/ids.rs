@@ -275,6 +275,25 @@ mod tests {
     }
 
     #[test]
+    fn keys_are_places_in_a_dictionary_of_those_that_occur() {
+        let dictionary = |texts: Vec<&str>| Arc::new(StringViewArray::from(texts)) as ArrayRef;
+        let array =
+            |keys: Vec<u32>, values: &ArrayRef| DictionaryArray::<UInt32Type>::new(keys.into(), Arc::clone(values));
+        let values = dictionary(vec!["an id", "missing", "the third"]);
+        let two = [array(vec![2, 0, 2], &values), array(vec![2], &values)];
+        let found = Ids::keys(&DataType::Utf8View, &two.each_ref(), 2).unwrap();
+        assert_eq!((found.places, found.distinct), (vec![1, 0, 1, 1], 2));
+        assert_eq!(found.dictionary, b"\x05\0\0\0an id\x09\0\0\0the third");
+        assert_eq!(found.ranges, [[0, 2], [2, 2]]);
+        assert_eq!((found.bytes_of)(2), b"the third");
+        // Several dictionaries, one of another type, and strings that statistics cut.
+        let [third, long] = [dictionary(vec!["the third"]), dictionary(vec![&"long".repeat(20)])];
+        assert!(Ids::keys(&DataType::Utf8View, &[&two[0], &array(vec![0], &third)], 2).is_none());
+        assert!(Ids::keys(&DataType::Int64, &two.each_ref(), 2).is_none());
+        assert!(Ids::keys(&DataType::Utf8View, &[&array(vec![0], &long)], 2).is_none());
+    }
+
+    #[test]
     fn strings_are_told_apart_by_where_they_stand() {
         let buffer = Buffer::from(b"the first string the other string".to_vec());
         let (first, other) = ((0, 16), (17, 33));
