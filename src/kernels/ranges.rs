@@ -1,5 +1,7 @@
 //! The least and the largest of many numbers. The loops stand here as the crate of kernels is compiled for speed.
 
+use super::cpu::{Cpu, Work};
+
 /// Of whole numbers; none if there are none.
 pub fn range_of_whole(numbers: &[i32]) -> Option<[i32; 2]> {
     let range = |[least, most]: [i32; 2], &number: &i32| [least.min(number), most.max(number)];
@@ -8,7 +10,18 @@ pub fn range_of_whole(numbers: &[i32]) -> Option<[i32; 2]> {
 
 /// Of keys; the other way round if there are none.
 pub fn range_of_keys(keys: &[u32]) -> [u32; 2] {
-    keys.iter().fold([u32::MAX, 0], |[least, most], &key| [least.min(key), most.max(key)])
+    Cpu::detect().run(Range(keys))
+}
+
+struct Range<'a>(&'a [u32]);
+
+impl Work for Range<'_> {
+    type Output = [u32; 2];
+
+    #[inline(always)]
+    fn run(self) -> Self::Output {
+        self.0.iter().fold([u32::MAX, 0], |[least, most], &key| [least.min(key), most.max(key)])
+    }
 }
 
 /// Of words as whole numbers with a sign; the other way round if there are none.

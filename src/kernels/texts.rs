@@ -17,30 +17,29 @@ use super::prefetch::prefetch;
 #[derive(Debug)]
 pub struct Texts {
     cpu: Cpu,
-    /// A string is in the bucket that its key names, or in the first after it that had room; at most two thirds are taken.
+    /// A string is in the bucket that its key names, or in the first after it that had room; at most three quarters are taken.
     buckets: Vec<Bucket>,
+    /// How often each string has come.
+    counts: Vec<u32>,
     /// All strings one after the other, each behind its length, and where the length of each begins.
     bytes: Vec<u8>,
     starts: Vec<usize>,
 }
 
-/// What is known of a few strings; free places come last.
+/// A few strings; free places come last. What is asked for each time is in one line of the caches.
 #[derive(Debug, Clone, Copy, Default)]
-#[repr(align(64))]
-struct Bucket([Place; WIDTH]);
-
-/// The strings of a bucket.
-const WIDTH: usize = 2;
-
-/// What is known of a string, side by side as all of it is asked for each time.
-#[derive(Debug, Clone, Copy, Default)]
-struct Place {
-    key: Key,
-    /// Its number plus one.
-    next: u32,
-    /// How often it has come.
-    count: u32,
+#[repr(C, align(64))]
+struct Bucket {
+    /// [`Key::words`] of each.
+    words: [[u64; 2]; WIDTH],
+    /// The number of each.
+    numbers: [u32; WIDTH],
+    /// [`Key::form`] of each.
+    forms: [u8; WIDTH],
 }
+
+/// The strings of a bucket: as many as fit a line.
+const WIDTH: usize = 3;
 
 /// What strings are told apart by.
 #[derive(Debug, Clone, Copy, Default)]
@@ -82,9 +81,12 @@ const LENGTH: usize = size_of::<u64>();
 /// Strings looked up together: their buckets and bytes fit the nearest cache.
 const AT_ONCE: usize = 64;
 
+/// How many strings ahead one is fetched that is looked up.
+const AHEAD: usize = 8;
+
 impl Default for Texts {
     fn default() -> Self {
-        Self { cpu: Cpu::detect(), buckets: Vec::new(), bytes: Vec::new(), starts: Vec::new() }
+        Self { cpu: Cpu::detect(), buckets: Vec::new(), counts: Vec::new(), bytes: Vec::new(), starts: Vec::new() }
     }
 }
 
@@ -126,17 +128,13 @@ impl Texts {
 
     /// How often each string has come, by number; beyond `u32::MAX` times, from 0 again.
     pub fn counts(&self) -> Vec<u32> {
-        let mut counts = vec![0; self.starts.len()];
-        for place in self.buckets.iter().flat_map(Bucket::taken) {
-            counts[place.next as usize - 1] = place.count;
-        }
-        counts
+        self.counts.clone()
     }
 
     /// The bytes that it holds.
     pub fn allocated(&self) -> usize {
-        let starts = self.starts.capacity() * size_of::<usize>();
-        self.buckets.capacity() * size_of::<Bucket>() + self.bytes.capacity() + starts
+        let strings = self.starts.capacity() * size_of::<usize>() + self.counts.capacity() * size_of::<u32>();
+        self.buckets.capacity() * size_of::<Bucket>() + self.bytes.capacity() + strings
     }
 
     /// The bucket in which the search for a key begins.
@@ -163,41 +161,43 @@ impl Texts {
     /// The number of a string that has come so many more times.
     #[inline(always)]
     fn find(&mut self, text: &[u8], times: u32, wanted: &Wanted) -> u32 {
-        if let Some(which) = wanted.place
-            && self.is(&self.buckets[wanted.home].0[which], text, &wanted.key)
-        {
-            return self.buckets[wanted.home].0[which].come(times);
-        }
-        self.find_or_add(text, times, wanted)
+        let number = match wanted.place {
+            Some(which) if self.is(wanted.home, which, text, &wanted.key) => self.buckets[wanted.home].numbers[which],
+            _ => self.find_or_add(text, wanted),
+        };
+        let count = &mut self.counts[number as usize];
+        *count = count.wrapping_add(times);
+        number
     }
 
     /// The same, from its home bucket on.
     #[inline(never)]
-    fn find_or_add(&mut self, text: &[u8], times: u32, wanted: &Wanted) -> u32 {
+    fn find_or_add(&mut self, text: &[u8], wanted: &Wanted) -> u32 {
         let mut at = wanted.home;
         loop {
             for which in 0..WIDTH {
-                let place = &self.buckets[at].0[which];
-                if place.key.form == FREE {
-                    self.buckets[at].0[which] = self.add(text, wanted.key);
-                } else if !self.is(place, text, &wanted.key) {
+                if self.buckets[at].forms[which] == FREE {
+                    let (key, number) = self.add(text, wanted.key);
+                    self.buckets[at].put(which, &key, number);
+                } else if !self.is(at, which, text, &wanted.key) {
                     continue;
                 }
-                return self.buckets[at].0[which].come(times);
+                return self.buckets[at].numbers[which];
             }
             at = self.after(at);
         }
     }
 
-    /// Whether what is at a place is the string of this key.
+    /// Whether what is at a place of a bucket is the string of this key.
     #[inline(always)]
-    fn is(&self, place: &Place, text: &[u8], key: &Key) -> bool {
-        let alike = place.key.form == key.form && place.key.differs(key) == 0;
-        alike && (key.form != HASH || self.held(place.key.words[1] as usize) == text)
+    fn is(&self, bucket: usize, which: usize, text: &[u8], key: &Key) -> bool {
+        let bucket = &self.buckets[bucket];
+        let alike = bucket.forms[which] == key.form && key.differs(&bucket.words[which]) == 0;
+        alike && (key.form != HASH || self.held(bucket.words[which][1] as usize) == text)
     }
 
-    /// Adds a string that has not come yet.
-    fn add(&mut self, text: &[u8], mut key: Key) -> Place {
+    /// Adds a string that has not come yet; returns its key and number.
+    fn add(&mut self, text: &[u8], mut key: Key) -> (Key, u32) {
         let start = self.bytes.len();
         if key.form == HASH {
             key.words[1] = start as u64;
@@ -205,27 +205,28 @@ impl Texts {
         self.bytes.extend_from_slice(&(text.len() as u64).to_le_bytes());
         self.bytes.extend_from_slice(text);
         self.starts.push(start);
-        Place { key, next: self.starts.len() as u32, count: 0 }
+        self.counts.push(0);
+        (key, self.starts.len() as u32 - 1)
     }
 
-    /// Doubles the table until so many more strings leave a third of it free.
+    /// Doubles the table until so many more strings leave a quarter of it free.
     fn make_room(&mut self, more: usize) {
-        let wanted = (3 * (self.starts.len() + more)).div_ceil(2 * WIDTH).next_power_of_two();
+        let wanted = (4 * (self.starts.len() + more)).div_ceil(3 * WIDTH).next_power_of_two();
         if wanted <= self.buckets.len() {
             return;
         }
         let mut buckets = with_large_pages(wanted);
         buckets.resize(wanted, Bucket::default());
         let before = std::mem::replace(&mut self.buckets, buckets);
-        for place in before.iter().flat_map(Bucket::taken) {
-            let mut at = self.home(&place.key);
+        for (key, number) in before.iter().flat_map(Bucket::taken) {
+            let mut at = self.home(&key);
             let free = loop {
-                match self.buckets[at].0.iter_mut().find(|place| place.key.form == FREE) {
+                match self.buckets[at].forms.iter().position(|form| *form == FREE) {
                     Some(free) => break free,
                     None => at = self.after(at),
                 }
             };
-            *free = *place;
+            self.buckets[at].put(free, &key, number);
         }
     }
 }
@@ -246,7 +247,8 @@ impl Work for Intern<'_> {
     #[inline(always)]
     fn run(self) {
         let Self { known, texts, times, wanted, numbers } = self;
-        for (wanted, text) in wanted.iter_mut().zip(texts) {
+        for (at, (wanted, text)) in wanted.iter_mut().zip(texts).enumerate() {
+            prefetch(texts.get(at + AHEAD).copied().unwrap_or_default());
             wanted.key = Key::of(text);
             wanted.home = known.home(&wanted.key);
             prefetch(std::slice::from_ref(&known.buckets[wanted.home]));
@@ -257,11 +259,14 @@ impl Work for Intern<'_> {
             match wanted.place {
                 None => prefetch(std::slice::from_ref(&known.buckets[known.after(wanted.home)])),
                 // Most likely a string is the first one with its hash.
-                Some(which) if wanted.key.form == HASH => {
-                    let start = bucket.0[which].key.words[1] as usize;
-                    prefetch(known.bytes.get(start..start.saturating_add(LENGTH + text.len())).unwrap_or_default());
+                Some(which) => {
+                    let number = bucket.numbers[which] as usize;
+                    prefetch(known.counts.get(number..number + 1).unwrap_or_default());
+                    if wanted.key.form == HASH {
+                        let start = bucket.words[which][1] as usize;
+                        prefetch(known.bytes.get(start..start.saturating_add(LENGTH + text.len())).unwrap_or_default());
+                    }
                 }
-                Some(_) => {}
             }
         }
         numbers.extend(texts.iter().zip(&*wanted).map(|(text, wanted)| known.find(text, times, wanted)));
@@ -273,22 +278,18 @@ impl Bucket {
     #[inline(always)]
     fn first_like(&self, key: &Key) -> Option<usize> {
         let places = (0..WIDTH).rev();
-        let first = places.fold(WIDTH, |first, which| if self.0[which].key.differs(key) == 0 { which } else { first });
+        let first = places.fold(WIDTH, |first, which| if key.differs(&self.words[which]) == 0 { which } else { first });
         (first < WIDTH).then_some(first)
     }
 
-    /// The places where strings are.
-    fn taken(&self) -> impl Iterator<Item = &Place> {
-        self.0.iter().filter(|place| place.key.form != FREE)
+    /// The strings in it, and their numbers.
+    fn taken(&self) -> impl Iterator<Item = (Key, u32)> {
+        let key = |which: usize| Key { words: self.words[which], form: self.forms[which] };
+        (0..WIDTH).map(move |which| (key(which), self.numbers[which])).filter(|(key, _)| key.form != FREE)
     }
-}
 
-impl Place {
-    /// The number of its string, which has come so many more times.
-    #[inline(always)]
-    fn come(&mut self, times: u32) -> u32 {
-        self.count = self.count.wrapping_add(times);
-        self.next - 1
+    fn put(&mut self, which: usize, key: &Key, number: u32) {
+        (self.words[which], self.forms[which], self.numbers[which]) = (key.words, key.form, number);
     }
 }
 
@@ -304,11 +305,11 @@ impl Key {
         Self { words: [FixedState::default().hash_one(text), 0], form: HASH }
     }
 
-    /// The bits in which its words are not those of a string that is looked up, whose hash is the first word alone.
+    /// The bits in which other words are not those of a string that is looked up; of a hash only the first counts.
     #[inline(always)]
-    fn differs(&self, wanted: &Self) -> u64 {
-        let second = if wanted.form == HASH { 0 } else { u64::MAX };
-        (self.words[0] ^ wanted.words[0]) | ((self.words[1] ^ wanted.words[1]) & second)
+    fn differs(&self, words: &[u64; 2]) -> u64 {
+        let second = if self.form == HASH { 0 } else { u64::MAX };
+        (self.words[0] ^ words[0]) | ((self.words[1] ^ words[1]) & second)
     }
 
     /// Of a short form, both halves of the product of its words: each bit of them reaches all of it.

@@ -453,15 +453,14 @@ mod tests {
             let found = Candidates::new(k, (0..scores.len() as u32).rev().collect(), f32::NEG_INFINITY);
             let mut all: Vec<(f32, u32)> = Vec::new();
             for (&score, candidate) in scores.iter().zip(0..) {
-                all.push((score, candidate));
+                all.push((score, found.places()[candidate as usize]));
                 found.offer(0, score, candidate);
             }
-            // The last stand first in the order.
-            all.sort_by(|a, b| (b.0 + 0.0).total_cmp(&(a.0 + 0.0)).then(b.1.cmp(&a.1)));
+            all.sort_by(|a, b| (b.0 + 0.0).total_cmp(&(a.0 + 0.0)).then(a.1.cmp(&b.1)));
             all.truncate(k);
             let lists = found.take_lists(0..2);
             prop_assert_eq!(&lists.lengths, &[all.len(), 0]);
-            prop_assert_eq!(lists.scores.into_iter().zip(lists.candidates).collect::<Vec<_>>(), all);
+            prop_assert_eq!(lists.scores.into_iter().zip(lists.places).collect::<Vec<_>>(), all);
         }
 
         #[test]
