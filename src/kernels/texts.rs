@@ -26,7 +26,7 @@ pub struct Texts {
     starts: Vec<usize>,
 }
 
-/// A few strings; free places come last. What is asked for each time is in one line of the caches.
+/// A few strings; free places come last. What tells them apart is in one line of the caches.
 #[derive(Debug, Clone, Copy, Default)]
 #[repr(C, align(64))]
 struct Bucket {
@@ -81,7 +81,7 @@ const LENGTH: usize = size_of::<u64>();
 /// Strings looked up together: their buckets and bytes fit the nearest cache.
 const AT_ONCE: usize = 64;
 
-/// How many strings ahead one is fetched that is looked up.
+/// How many strings ahead the beginning of one is fetched.
 const AHEAD: usize = 8;
 
 impl Default for Texts {
@@ -248,7 +248,7 @@ impl Work for Intern<'_> {
     fn run(self) {
         let Self { known, texts, times, wanted, numbers } = self;
         for (at, (wanted, text)) in wanted.iter_mut().zip(texts).enumerate() {
-            prefetch(texts.get(at + AHEAD).copied().unwrap_or_default());
+            prefetch(texts.get(at + AHEAD).map_or(&[][..], |text| &text[..text.len().min(UUID_LENGTH)]));
             wanted.key = Key::of(text);
             wanted.home = known.home(&wanted.key);
             prefetch(std::slice::from_ref(&known.buckets[wanted.home]));
@@ -258,10 +258,10 @@ impl Work for Intern<'_> {
             wanted.place = bucket.first_like(&wanted.key);
             match wanted.place {
                 None => prefetch(std::slice::from_ref(&known.buckets[known.after(wanted.home)])),
-                // Most likely a string is the first one with its hash.
                 Some(which) => {
                     let number = bucket.numbers[which] as usize;
                     prefetch(known.counts.get(number..number + 1).unwrap_or_default());
+                    // Most likely a string is the first one with its hash.
                     if wanted.key.form == HASH {
                         let start = bucket.words[which][1] as usize;
                         prefetch(known.bytes.get(start..start.saturating_add(LENGTH + text.len())).unwrap_or_default());

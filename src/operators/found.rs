@@ -96,7 +96,7 @@ impl Found {
         memory: MemoryReservation,
     ) -> Result<Self> {
         let mut ids = entities.sorted()?;
-        if schema.field(0).data_type() != ids.data_type() {
+        if schema.field(0).dict_is_ordered() == Some(true) {
             let keys = UInt32Array::from_iter_values(0..entities.order.len() as u32);
             ids = Arc::new(DictionaryArray::try_new(keys, ids)?);
         }

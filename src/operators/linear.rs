@@ -155,7 +155,7 @@ fn solve(
     let (by_user, by_item) = (build(USER, ITEM, users, n)?, build(ITEM, USER, n, users)?);
     drop(chunks);
     let places: Vec<u32> = match method {
-        // A candidate and its negative stand at the same place in the order of ids.
+        // An item and its negative stand next to each other.
         Method::Ease { .. } => items.order.iter().flat_map(|&place| [2 * place, 2 * place + 1]).collect(),
         Method::Slim { .. } => items.order.clone(),
     };
@@ -179,7 +179,8 @@ fn solve(
     }
     MetricBuilder::new(&resources.metrics).counter("items", 0).add(n);
     drop((by_user, by_item, panels));
-    resources.memory.try_resize(items.ids.get_array_memory_size() + found.bytes())?;
+    let ids = items.ids.get_array_memory_size() + 2 * n * size_of::<u32>();
+    resources.memory.try_resize(ids + found.bytes())?;
     let found = Found::new(found, items, k, schema, resources.memory)?;
     Ok(match method {
         Method::Ease { .. } => found.signed(),

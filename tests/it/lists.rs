@@ -4,6 +4,7 @@ use std::fs::File;
 use std::path::Path;
 
 use datafusion::parquet::basic::Encoding;
+use datafusion::parquet::column::page::Page;
 use datafusion::parquet::file::metadata::ParquetMetaData;
 use datafusion::parquet::file::reader::{FileReader, SerializedFileReader};
 
@@ -48,14 +49,13 @@ fn neighbors(id: &str) -> String {
 /// statistics of pages and chunks say what is in them.
 #[test]
 fn lists_come_back_as_they_were_answered() {
-    let long = "concat('a rather long name of item ', n)";
     let ids = [
         "n * 13043817825332782 - 77",
         "CAST(n - 300 AS INT)",
-        long,
-        "concat('i', n)",
+        "arrow_cast(concat('a rather long name of item ', n), 'Utf8View')",
+        "arrow_cast(concat('i', n), 'Utf8View')",
         "concat(repeat('long or not ', n % 3), n)",
-        "concat(repeat('longer than statistics are ', 3), n)",
+        "arrow_cast(concat(repeat('longer than statistics are ', 3), n), 'Utf8View')",
         "CAST(n AS DOUBLE)",
     ];
     for (at, id) in ids.iter().enumerate() {
@@ -101,13 +101,33 @@ fn lists_come_back_as_they_were_answered() {
     }
 }
 
-/// Operators hand out ids as keys to who writes them, which does not show where it writes values.
+/// The strings of the dictionary of a column, in the first row group.
+fn dictionary(file: &Path, column: usize) -> Vec<Vec<u8>> {
+    let reader = SerializedFileReader::new(File::open(file).unwrap()).unwrap();
+    let mut pages = reader.get_row_group(0).unwrap().get_column_page_reader(column).unwrap();
+    let Some(Page::DictionaryPage { buf, .. }) = pages.get_next_page().unwrap() else {
+        return Vec::new();
+    };
+    let (mut rest, mut texts) = (&buf[..], Vec::new());
+    while let Some((length, bytes)) = rest.split_first_chunk() {
+        let (text, after) = bytes.split_at(u32::from_le_bytes(*length) as usize);
+        texts.push(text.to_vec());
+        rest = after;
+    }
+    texts
+}
+
+/// Operators hand out ids as keys of a dictionary in order to who writes them, which does not show where it writes values.
 #[test]
 fn ids_come_as_keys_and_are_written_as_values() {
-    let folder = tempfile::TempDir::new().unwrap();
-    let file = folder.path().join("lists.parquet");
-    let query = neighbors("concat('item ', n)");
-    let written = |rows: &str| format!("SELECT * FROM ({rows}) ORDER BY item, rank, neighbor_id");
+    let query = neighbors("arrow_cast(concat('item ', n), 'Utf8View')");
+    let project =
+        TestProject::new("", &[("lists.sql", &query), ("parts.sql", &format!("-- partition_by: rank\n{query}"))]);
+    project.run("run", &[]).ok();
+    let lists = project.path().join("lake/lists");
+    let file = project.path().join("lists.parquet");
+    let types = "arrow_typeof(item) AS a, arrow_typeof(neighbor_id) AS b";
+    let written = |rows: &str| format!("SELECT *, {types} FROM ({rows}) ORDER BY item, rank, neighbor_id");
     let read = |rows: &str| run(&["sql", "--format", "csv", "-c", &written(rows)]).ok().stdout;
     let expected = read(&query);
     for options in ["", "'compression' 'snappy'", "'dictionary_enabled' 'false'", "'statistics_enabled' 'none'"] {
@@ -116,6 +136,15 @@ fn ids_come_as_keys_and_are_written_as_values() {
         assert!(run(&["sql", "-c", &format!("EXPLAIN {copy}")]).ok().stdout.contains(", keys"), "{options}");
         run(&["sql", "-c", &copy]).ok();
         assert!(read(&format!("SELECT * FROM '{}'", file.display())) == expected, "{options}");
+        if options.is_empty() {
+            for file in [&file, &lists.join(&files_below(&lists)[0])] {
+                let dictionary = dictionary(file, 1);
+                assert!(dictionary.len() > 300 && dictionary.is_sorted(), "{}: {}", file.display(), dictionary.len());
+            }
+        }
+    }
+    for table in ["lists", "parts"] {
+        assert!(project.sql(&written(table)).ok().stdout == expected, "{table}");
     }
 }
 

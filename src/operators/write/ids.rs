@@ -36,8 +36,9 @@ pub fn may_be(data_type: &DataType) -> bool {
     matches!(data_type, DataType::Int32 | DataType::Int64 | DataType::Utf8View)
 }
 
-/// The chunk of a column of these values; none where they are no ids, the properties ask for what is not done here,
-/// strings cannot be told apart by where they stand, or a dictionary would not be smaller.
+/// The chunk of a column of these values, or of keys of them in order; none where they are no ids, the properties ask for what is
+/// not done here, strings cannot be told apart by where they stand, there are several dictionaries, statistics cut some strings, or
+/// a dictionary would not be smaller.
 pub fn chunk(
     field: &Field,
     column: &ColumnDescPtr,
@@ -98,12 +99,12 @@ fn statistics(kind: Type, [least, most]: [Vec<u8>; 2]) -> Statistics {
     }
 }
 
-/// A value in Parquet's plain encoding, but for the length before strings.
-fn bytes_of(values: &ArrayRef, at: usize) -> Vec<u8> {
+/// Appends a value in Parquet's plain encoding, but for the length before strings.
+fn append(values: &ArrayRef, at: usize, to: &mut Vec<u8>) {
     match values.data_type() {
-        DataType::Int32 => values.as_primitive::<Int32Type>().value(at).to_le_bytes().into(),
-        DataType::Int64 => values.as_primitive::<Int64Type>().value(at).to_le_bytes().into(),
-        _ => values.as_string_view().value(at).into(),
+        DataType::Int32 => to.extend(values.as_primitive::<Int32Type>().value(at).to_le_bytes()),
+        DataType::Int64 => to.extend(values.as_primitive::<Int64Type>().value(at).to_le_bytes()),
+        _ => to.extend(values.as_string_view().value(at).as_bytes()),
     }
 }
 
@@ -152,21 +153,25 @@ impl<'a> Ids<'a> {
         let occurring = close_up(&mut places, values.len());
         let mut dictionary = Vec::new();
         for &key in &occurring {
-            let bytes = bytes_of(values, key as usize);
-            if bytes.len() > LONGEST as usize {
-                return None;
+            if let Some(texts) = values.as_string_view_opt() {
+                let length = texts.value(key as usize).len() as u32;
+                if length > LONGEST {
+                    return None;
+                }
+                dictionary.extend(length.to_le_bytes());
             }
-            if *kind == DataType::Utf8View {
-                dictionary.extend((bytes.len() as u32).to_le_bytes());
-            }
-            dictionary.extend(bytes);
+            append(values, key as usize, &mut dictionary);
         }
         Some(Self {
             places,
             ranges,
             distinct: occurring.len(),
             dictionary,
-            bytes_of: Box::new(move |key| bytes_of(values, key as usize)),
+            bytes_of: Box::new(move |key| {
+                let mut bytes = Vec::new();
+                append(values, key as usize, &mut bytes);
+                bytes
+            }),
         })
     }
 

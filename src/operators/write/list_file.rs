@@ -129,6 +129,7 @@ impl ListFile {
                 properties: Arc::clone(self.writer.properties()),
                 writers: writers.by_ref().take(leaves.count()).collect(),
                 values: waiting.iter().map(|batch| Arc::clone(batch.column(at))).collect(),
+                keyed: waiting.iter().all(|batch| are_keys(batch, at)),
             };
             leaf += column.writers.len();
             self.encoding.push(SpawnedTask::spawn(async { column.encode() }));
@@ -160,8 +161,7 @@ impl ListFile {
     }
 }
 
-/// The bytes that a batch holds beside the one before it: strings that operators hand out are all in the same buffers, and keys
-/// have the same dictionary.
+/// The bytes that a batch holds beside the one before it: strings that operators hand out are all in the same buffers.
 fn held(batch: &RecordBatch, before: Option<&RecordBatch>) -> Result<usize> {
     let mut bytes = 0;
     for (at, column) in batch.columns().iter().enumerate() {
@@ -172,18 +172,19 @@ fn held(batch: &RecordBatch, before: Option<&RecordBatch>) -> Result<usize> {
                 let lengths: usize = texts.views().iter().map(|&view| view as u32 as usize).sum();
                 size_of_val(&texts.views()[..]) + if shared { 0 } else { lengths }
             }
-            None => match column.as_any_dictionary_opt() {
-                Some(ids) => {
-                    let known = before.and_then(|batch| batch.column(at).as_any_dictionary_opt());
-                    let shared = known.is_some_and(|known| Arc::ptr_eq(known.values(), ids.values()));
-                    let values = if shared { 0 } else { ids.values().get_array_memory_size() };
-                    ids.keys().to_data().get_slice_memory_size()? + values
-                }
+            // Their dictionary is held by the operator that hands out the keys.
+            None => match column.as_any_dictionary_opt().filter(|_| are_keys(batch, at)) {
+                Some(ids) => ids.keys().to_data().get_slice_memory_size()?,
                 None => column.to_data().get_slice_memory_size()?,
             },
         };
     }
     Ok(bytes)
+}
+
+/// Whether a column has keys of a dictionary in order.
+fn are_keys(batch: &RecordBatch, column: usize) -> bool {
+    batch.schema_ref().field(column).dict_is_ordered() == Some(true)
 }
 
 /// A column of a row group, to be encoded.
@@ -194,25 +195,35 @@ struct Column {
     /// Of each leaf, where values are nested.
     writers: Vec<ArrowColumnWriter>,
     values: Vec<ArrayRef>,
+    /// Whether they are keys of a dictionary in order.
+    keyed: bool,
 }
 
 impl Column {
-    fn encode(mut self) -> Result<Chunk> {
-        let (column, properties) = (&self.first_leaf, &self.properties);
-        let own = match ids::chunk(&self.field, column, properties, &self.values)? {
-            None => numbers::chunk(&self.field, column, properties, &self.values)?,
-            ids => ids,
+    /// The values in the type of the file, where they came as keys.
+    fn plain(&self) -> Result<Vec<ArrayRef>> {
+        let plain = |values: &ArrayRef| match values.data_type() == self.field.data_type() {
+            true => Ok(Arc::clone(values)),
+            false => Ok(cast(values, self.field.data_type())?),
         };
+        self.values.iter().map(plain).collect()
+    }
+
+    fn encode(mut self) -> Result<Chunk> {
+        if !self.keyed {
+            self.values = self.plain()?;
+        }
+        let (column, properties) = (&self.first_leaf, &self.properties);
+        let mut own = ids::chunk(&self.field, column, properties, &self.values)?;
+        if own.is_none() {
+            self.values = self.plain()?;
+            own = numbers::chunk(&self.field, column, properties, &self.values)?;
+        }
         if let Some((bytes, close)) = own {
             return Ok(Chunk::Pages(bytes, Box::new(close)));
         }
         for values in &self.values {
-            // Ids may have come as keys.
-            let values = match values.data_type() == self.field.data_type() {
-                true => Arc::clone(values),
-                false => cast(values, self.field.data_type())?,
-            };
-            for (writer, leaf) in self.writers.iter_mut().zip(compute_leaves(&self.field, &values)?) {
+            for (writer, leaf) in self.writers.iter_mut().zip(compute_leaves(&self.field, values)?) {
                 writer.write(&leaf)?;
             }
         }

@@ -76,9 +76,13 @@ fn with_keys(plan: &Arc<dyn ExecutionPlan>) -> Option<Arc<dyn ExecutionPlan>> {
 impl PhysicalOptimizerRule for WriteLists {
     fn optimize(&self, plan: Arc<dyn ExecutionPlan>, _: &ConfigOptions) -> Result<Arc<dyn ExecutionPlan>> {
         plan.transform_up(|plan| {
-            let sink = plan.downcast_ref::<DataSinkExec>().and_then(Self::instead_of);
-            let write = || plan.downcast_ref::<WriteExec>().and_then(|write| write.over(with_keys));
-            Ok(sink.or_else(write).map_or(Transformed::no(plan), Transformed::yes))
+            if let Some(sink) = plan.downcast_ref::<DataSinkExec>().and_then(Self::instead_of) {
+                return Ok(Transformed::yes(sink));
+            }
+            match plan.downcast_ref::<WriteExec>().and_then(|write| write.with_keys(with_keys)) {
+                Some(write) => Ok(Transformed::yes(Arc::new(write?))),
+                None => Ok(Transformed::no(plan)),
+            }
         })
         .data()
     }

@@ -85,7 +85,8 @@ pub struct WriteExec {
     target: Target,
     /// The columns of the files.
     schema: SchemaRef,
-    keys: Vec<usize>,
+    /// The columns whose values name folders.
+    folders: Vec<usize>,
     /// How the rows are sorted, which whoever plans anew must not undo.
     order: Option<LexOrdering>,
     properties: Arc<PlanProperties>,
@@ -104,15 +105,15 @@ impl WriteExec {
         Self::sorted(input, target, schema, order)
     }
 
-    /// The same over what its input is turned into, which may have keys of dictionaries for ids; none if files are for values of
-    /// some columns, which then have to be seen.
-    fn over(
+    /// The same over an input with keys for ids, as `with_keys` turns it into; none if it cannot be turned, or files are no lists,
+    /// or are for values of some columns, which then have to be seen.
+    fn with_keys(
         &self,
-        turn: impl Fn(&Arc<dyn ExecutionPlan>) -> Option<Arc<dyn ExecutionPlan>>,
-    ) -> Option<Arc<dyn ExecutionPlan>> {
-        let input =
-            turn(&self.input).filter(|_| self.keys.is_empty() && !lists::dispensable(&self.schema).is_empty())?;
-        Some(Arc::new(self.with_input(input).ok()?))
+        with_keys: impl Fn(&Arc<dyn ExecutionPlan>) -> Option<Arc<dyn ExecutionPlan>>,
+    ) -> Option<Result<Self>> {
+        let apt = self.folders.is_empty() && !lists::dispensable(&self.schema).is_empty();
+        let input = apt.then(|| with_keys(&self.input)).flatten()?;
+        Some(self.with_input(input))
     }
 
     fn with_input(&self, input: Arc<dyn ExecutionPlan>) -> Result<Self> {
@@ -125,7 +126,7 @@ impl WriteExec {
         schema: SchemaRef,
         order: Option<LexOrdering>,
     ) -> Result<Self> {
-        let mut keys = Vec::new();
+        let mut folders = Vec::new();
         for column in &target.partition_by {
             let Some((at, _)) = schema.column_with_name(column) else {
                 let names: Vec<&str> = schema.fields().iter().map(|field| field.name().as_str()).collect();
@@ -134,7 +135,7 @@ impl WriteExec {
                     names.join(", ")
                 );
             };
-            keys.push(at);
+            folders.push(at);
         }
         let properties = PlanProperties::new(
             EquivalenceProperties::new(manifest_schema()),
@@ -146,7 +147,7 @@ impl WriteExec {
             input,
             target,
             schema,
-            keys,
+            folders,
             order,
             properties: Arc::new(properties),
             metrics: ExecutionPlanMetricsSet::new(),
@@ -265,7 +266,8 @@ impl ExecutionPlan for WriteExec {
         let name = format!("{}{}-{partition:05}", self.target.stem, task_name(&context));
         let folder = self.target.folder.clone();
         let memory = MemoryConsumer::new(format!("WriteExec[{partition}]")).register(context.memory_pool());
-        let mut files = PartitionFiles::new(store, folder, name, self.keys.clone(), Arc::clone(&self.schema), memory);
+        let mut files =
+            PartitionFiles::new(store, folder, name, self.folders.clone(), Arc::clone(&self.schema), memory);
         let work = async move {
             while let Some(batch) = input.next().await {
                 let batch = batch?;
