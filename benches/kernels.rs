@@ -9,7 +9,7 @@ use lakeside::kernels::csr::{Csr, Slices};
 use lakeside::kernels::metric::{Exponents, Metric, Settings};
 use lakeside::kernels::product::RowProduct;
 use lakeside::kernels::similarity::Similarity;
-use lakeside::kernels::topk::{Candidates, Order};
+use lakeside::kernels::topk::Candidates;
 use lakeside::kernels::weighting::Weighting;
 
 const ITEMS: usize = 3_000;
@@ -85,7 +85,7 @@ fn similarity(criterion: &mut Criterion) {
         };
         let index = Similarity::new(matrix.clone(), settings).expect("memory can be read");
         let search = || {
-            let found = Candidates::new(settings.k, Order::new((0..ITEMS as u32).collect()), settings.least());
+            let found = Candidates::new(settings.k, (0..ITEMS as u32).collect(), settings.least());
             let work = index.search(&found, &AtomicBool::new(false)).expect("memory can be read");
             (found, work)
         };
