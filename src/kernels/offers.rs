@@ -3,7 +3,8 @@
 use super::cells::Cell;
 use super::cpu::{Cpu, Work};
 use super::metric::Settings;
-use super::topk::{Candidates, Floor, Outbox, TopK, falling, score_of};
+use super::outbox::Outbox;
+use super::topk::{Candidates, Floor, TopK, falling, score_of};
 
 /// From this k on it pays to guess what the best of many pairs must beat, by one of so many of them.
 const LONG_LIST: usize = 256;
@@ -161,7 +162,7 @@ impl<'a, N: Copy, F> Scorer<'a, N, F> {
             found,
             floor_scores: vec![least; entities],
             floor_places: vec![own_floor.place; entities],
-            best: TopK::new(k, least),
+            best: TopK::roomy(k, least),
             own_floor,
             outbox: Outbox::new(entities, k),
             sample: Vec::new(),
@@ -175,6 +176,8 @@ impl<'a, N: Copy, F> Scorer<'a, N, F> {
     /// Begins with the pairs of i.
     pub(super) fn begin(&mut self, i: usize) {
         self.own_floor = self.found.floor(i);
+        // The row before may have left its floor behind, if it found nothing.
+        self.best.clear(self.own_floor);
     }
 
     /// Hands out the best pairs of i, and sometimes what was found for others.

@@ -14,9 +14,10 @@ use super::cells::{Counted, Moments, Scales};
 use super::csr::{Csr, PIECE_ENTRIES, entry, pieces, pieces_mut};
 use super::metric::{Exponents, Metric, Settings};
 use super::offers::Gathered;
+use super::outbox::Outbox;
 use super::rows::Entries;
 use super::search::Reached;
-use super::topk::{Candidates, Floor, Outbox};
+use super::topk::{Candidates, Floor, Key, TopK};
 use super::weighting::{self, ColumnMeans, Degrees, Steps, Terms, Weighting, degree};
 
 /// The narrowest encoding that holds all prepared weights exactly, once they were multiplied by [`Scales::whole`].
@@ -143,7 +144,9 @@ impl Similarity {
         let scales = columns * size_of::<f64>();
         let reached = offsets.len().min(MOST_ROWS);
         let gathered = Reached::<Counted<Moments>>::bytes_for(reached) + Gathered::<[f64; 2]>::bytes_for(reached);
-        let thread = Cells::<Counted<Moments>>::bytes() + gathered + floors + Outbox::bytes_for(offsets.len(), k);
+        let best = TopK::roomy_capacity(k).min(2 * reached) * size_of::<Key>();
+        let thread =
+            Cells::<Counted<Moments>>::bytes() + gathered + floors + best + Outbox::bytes_for(offsets.len(), k);
         // While columns are counted and while they are filled there are counts beside the block, and cuts of its rows.
         rows + scales
             + Block::<f32>::bytes_for(2 * columns, largest)

@@ -270,9 +270,10 @@ proptest! {
     }
 
     #[test]
-    fn entities_of_one_feature_follow_it_too(case in cases_of_one_feature()) {
+    fn entities_of_one_feature_follow_it_too(case in cases_of_one_feature(), threads in 1usize..=3, rows in 1usize..=40) {
         for asked in case.each_metric() {
             check(&case, &asked)?;
+            prop_assert_eq!(case.search_cut(asked, Cut { threads, rows, ..WHOLE }), case.search(asked));
         }
     }
 
@@ -433,6 +434,21 @@ fn constant_rows_correlate_with_nothing() {
 }
 
 /// Rows may be at a distance although the sum of their products is 0.
+/// The row of 100 is close to none of those before it in its block, but known to have a neighbor in the other.
+#[test]
+fn what_one_row_must_beat_is_not_asked_of_the_next() {
+    let row = |feature: usize, weight: f32| (0..4).map(|at| (at == feature).then_some(weight)).collect::<Row<f32>>();
+    let mut rows = vec![row(0, 90.0), row(0, 80.0)];
+    rows.resize(48, row(2, 1.0));
+    rows.resize(88, row(3, 1.0));
+    rows.extend([row(0, 1.0), row(0, 1.0), row(0, 1.0), row(0, 100.0), row(1, 1000.0), row(1, 2000.0)]);
+    let order = (0..rows.len() as u32).collect();
+    let case = Case { rows, weighted: true, order, settings: Settings { k: 1, ..plain(Metric::Euclidean) } };
+    let found = case.search_cut(case.settings, Cut { rows: 48, ..WHOLE });
+    assert_eq!(found, case.search(case.settings));
+    assert_eq!(found.neighbor.last_chunk(), Some(&[0, 93, 92]));
+}
+
 #[test]
 fn euclidean_does_not_need_a_product() {
     let found = neighbors(&[vec![1.0, 1.0], vec![1.0, -1.0]], plain(Metric::Euclidean));

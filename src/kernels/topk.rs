@@ -6,26 +6,30 @@
 use std::ops::Range;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use super::digits::{put_by_digit, sort_by_range};
+use super::digits::sort_by_range;
+use super::outbox::Outbox;
 use super::prefetch::prefetch;
 
 /// Keeps the `k` best pairs of score and place pushed into it.
 ///
 /// Better is the higher score, then the smaller place; as places are distinct this is a total order and the result does not
-/// depend on the order of pushes. Pairs collect in a buffer of somewhat more than k that is cut to k by selection whenever it
-/// is full, which costs constant time a pair.
+/// depend on the order of pushes. Pairs collect in a buffer of more than k that is cut to k by selection whenever it is full,
+/// which costs constant time a pair.
 #[derive(Debug)]
 pub struct TopK {
     k: usize,
     buffer: Vec<Key>,
+    /// How many pairs there may be between two cuts.
+    most: usize,
     /// What a pair must be less than.
     floor: Key,
 }
 
 /// A pair as a number, the less the better.
-type Key = u64;
+pub(super) type Key = u64;
 
-fn key(score: f32, place: u32) -> Key {
+/// The key of a pair whose score is a number.
+pub(super) fn key(score: f32, place: u32) -> Key {
     // Adding 0 turns -0 into 0, which compares as the same score.
     u64::from(falling(score + 0.0)) << 32 | u64::from(place)
 }
@@ -131,10 +135,20 @@ impl Floor {
 impl TopK {
     /// An empty selection of at most `k` pairs with scores of at least `least`.
     pub fn new(k: usize, least: f32) -> Self {
-        Self { k, buffer: Vec::new(), floor: Floor::least(least).key() }
+        Self { k, buffer: Vec::new(), most: Self::capacity(k), floor: Floor::least(least).key() }
     }
 
-    /// How many pairs it may hold between two cuts.
+    /// The same with more room: it is cut more seldom. For what there is once in a thread.
+    pub fn roomy(k: usize, least: f32) -> Self {
+        Self { most: Self::roomy_capacity(k), ..Self::new(k, least) }
+    }
+
+    /// How many pairs that may hold between two cuts.
+    pub fn roomy_capacity(k: usize) -> usize {
+        Self::capacity(k).max(k.saturating_mul(2))
+    }
+
+    /// How many pairs one of many may hold between two cuts.
     pub fn capacity(k: usize) -> usize {
         k.saturating_add((k / 4).max(32))
     }
@@ -180,7 +194,7 @@ impl TopK {
     #[inline]
     fn push_key(&mut self, key: Key) {
         if key < self.floor {
-            let (held, most) = (self.buffer.len(), Self::capacity(self.k));
+            let (held, most) = (self.buffer.len(), self.most);
             if held == self.buffer.capacity() {
                 // Twice as much as before, but never more than is used.
                 self.buffer.reserve_exact(held.max(4).min(most.saturating_sub(held)).max(1));
@@ -229,10 +243,12 @@ impl TopK {
     pub fn absorb(&mut self, other: &mut Self, least: f32) {
         other.cut();
         if self.buffer.is_empty() {
-            // Most rows are met once; their lists take no more room than they need.
-            self.buffer = other.buffer.to_vec();
+            // Most rows are met once; their lists take no more room than they need. A full list will be met again.
+            let held = other.buffer.len();
+            let room = if other.has_room() { held } else { self.most.min(2 * held) };
+            self.buffer.reserve_exact(room);
             self.floor = other.floor;
-            other.buffer.clear();
+            self.buffer.append(&mut other.buffer);
         }
         other.buffer.drain(..).for_each(|key| self.push_key(key));
         other.floor = Floor::least(least).key();
@@ -284,30 +300,24 @@ impl Candidates {
 
     /// Delivers what was collected for many rows, and tells of each row that got something what others must beat now.
     pub fn deliver(&self, outbox: &mut Outbox, mut floor: impl FnMut(usize, Floor)) {
-        outbox.sort();
         let mut put = |(row, keys, mut list): (usize, &[Key], MutexGuard<'_, TopK>)| {
             keys.iter().for_each(|&key| list.push_key(key));
             floor(row, list.floor());
         };
         // The end of a list is far away in memory: it is fetched while the list before it gets its candidates. Whoever holds
         // two lists has locked the first of them first, so that nobody waits in a circle.
-        let (mut start, mut next) = (0, None);
-        for (row, &end) in outbox.ends.iter().enumerate() {
-            let keys = &outbox.sorted[start..end as usize];
-            start = end as usize;
-            if !keys.is_empty() {
-                let mut list = self.lock(row);
-                list.fetch(keys.len());
-                if let Some(before) = next.replace((row, keys, list)) {
-                    put(before);
-                }
+        let mut next = None;
+        for (row, keys) in outbox.by_rows() {
+            let mut list = self.lock(row);
+            list.fetch(keys.len());
+            if let Some(before) = next.replace((row, keys, list)) {
+                put(before);
             }
         }
         if let Some(last) = next {
             put(last);
         }
-        outbox.rows.clear();
-        outbox.keys.clear();
+        outbox.clear();
     }
 
     /// What candidates of a row must beat.
@@ -365,59 +375,6 @@ pub struct Lists {
     pub places: Vec<u32>,
     /// Their scores.
     pub scores: Vec<f32>,
-}
-
-/// Candidates that one thread has for rows of others. A list is far away in memory and has a lock, so it is better visited
-/// once for many candidates than once for each.
-#[derive(Debug)]
-pub struct Outbox {
-    /// The row of each, and the candidate as a number.
-    rows: Vec<u32>,
-    keys: Vec<Key>,
-    /// The candidates by rows.
-    sorted: Vec<Key>,
-    /// Where those of each row end.
-    ends: Vec<u32>,
-    /// So many should be delivered.
-    full: usize,
-}
-
-impl Outbox {
-    /// What is delivered together: a few candidates a row where there are many, and not so many that what others must beat is
-    /// known late. Long lists are visited for more at once: what they must beat changes little with each.
-    fn full(rows: usize, k: usize) -> usize {
-        (k / 256).clamp(1, 3) * (4 * rows).min(1 << 17)
-    }
-
-    /// Empty, for so many rows with lists of k.
-    pub fn new(rows: usize, k: usize) -> Self {
-        let ends = vec![0; rows];
-        Self { rows: Vec::new(), keys: Vec::new(), sorted: Vec::new(), ends, full: Self::full(rows, k) }
-    }
-
-    /// The bytes that it may hold; one row of an entity's candidates is collected before it is seen to be full.
-    pub fn bytes_for(rows: usize, k: usize) -> usize {
-        (Self::full(rows, k) + rows) * (size_of::<u32>() + 2 * size_of::<Key>()) + rows * size_of::<u32>()
-    }
-
-    /// Whether it should be delivered.
-    pub fn is_full(&self) -> bool {
-        self.keys.len() >= self.full
-    }
-
-    /// Collects a candidate for a row.
-    #[inline(always)]
-    pub fn push(&mut self, row: usize, score: f32, place: u32) {
-        self.rows.push(row as u32);
-        self.keys.push(key(score, place));
-    }
-
-    fn sort(&mut self) {
-        self.ends.fill(0);
-        self.sorted.resize(self.keys.len(), 0);
-        let keys = self.rows.iter().zip(&self.keys).map(|(&row, &key)| (row as usize, key));
-        put_by_digit(keys, &mut self.sorted, &mut self.ends);
-    }
 }
 
 #[cfg(test)]
