@@ -4,29 +4,34 @@ use super::cpu::{Cpu, Work};
 
 /// Of whole numbers; none if there are none.
 pub fn range_of_whole(numbers: &[i32]) -> Option<[i32; 2]> {
-    let range = |[least, most]: [i32; 2], &number: &i32| [least.min(number), most.max(number)];
-    (!numbers.is_empty()).then(|| numbers.iter().fold([i32::MAX, i32::MIN], range))
+    Cpu::detect().run(Range(numbers.iter().copied()))
 }
 
-/// Of keys; the other way round if there are none.
-pub fn range_of_keys(keys: &[u32]) -> [u32; 2] {
-    Cpu::detect().run(Range(keys))
+/// Of keys; none if there are none.
+pub fn range_of_keys(keys: &[u32]) -> Option<[u32; 2]> {
+    Cpu::detect().run(Range(keys.iter().copied()))
 }
 
-struct Range<'a>(&'a [u32]);
+/// Of words as whole numbers with a sign; none if there are none.
+pub fn range_of_words(words: &[u64]) -> Option<[i64; 2]> {
+    Cpu::detect().run(Range(words.iter().map(|&word| word as i64)))
+}
 
-impl Work for Range<'_> {
-    type Output = [u32; 2];
+struct Range<I>(I);
+
+impl<T: Copy + Ord, I: Iterator<Item = T>> Work for Range<I> {
+    type Output = Option<[T; 2]>;
 
     #[inline(always)]
-    fn run(self) -> Self::Output {
-        self.0.iter().fold([u32::MAX, 0], |[least, most], &key| [least.min(key), most.max(key)])
+    fn run(mut self) -> Self::Output {
+        let first = self.0.next()?;
+        let (mut least, mut most) = (first, first);
+        for number in self.0 {
+            least = least.min(number);
+            most = most.max(number);
+        }
+        Some([least, most])
     }
-}
-
-/// Of words as whole numbers with a sign; the other way round if there are none.
-pub fn range_of_words(words: &[u64]) -> [i64; 2] {
-    words.iter().fold([i64::MAX, i64::MIN], |[least, most], &word| [least.min(word as i64), most.max(word as i64)])
 }
 
 /// Of singles, where the least 0 is negative and the largest positive, as in statistics of Parquet; none if there are none or one
@@ -51,6 +56,8 @@ mod tests {
     fn ranges_by_hand() {
         assert_eq!(range_of_whole(&[]), None);
         assert_eq!(range_of_whole(&[3, -7, i32::MAX]), Some([-7, i32::MAX]));
+        assert_eq!(range_of_keys(&[7, u32::MAX]), Some([7, u32::MAX]));
+        assert_eq!(range_of_words(&[7, u64::MAX]), Some([-1, 7]));
         assert_eq!(range_of_singles(&[]), None);
         assert_eq!(range_of_singles(&[1.0, f32::NAN, 2.0]), None);
         assert_eq!(range_of_singles(&[f32::NEG_INFINITY, 2.0]), Some([f32::NEG_INFINITY, 2.0]));

@@ -75,7 +75,7 @@ impl Drop for Stop {
 /// The lists of a neighbor table.
 pub struct Found {
     candidates: Candidates,
-    /// All ids in order, or the keys of a dictionary of them.
+    /// All ids in order.
     ids: ArrayRef,
     /// The place of each entity among them.
     places: Vec<u32>,
@@ -95,17 +95,22 @@ impl Found {
         schema: SchemaRef,
         memory: MemoryReservation,
     ) -> Result<Self> {
-        let mut ids = entities.sorted()?;
-        if schema.field(0).dict_is_ordered() == Some(true) {
-            let keys = UInt32Array::from_iter_values(0..entities.order.len() as u32);
-            ids = Arc::new(DictionaryArray::try_new(keys, ids)?);
-        }
+        let ids = entities.sorted()?;
         Ok(Self { candidates, ids, places: entities.order, k, signed: false, schema, _memory: memory })
     }
 
     /// Candidates are numbered as [`crate::kernels::ease::signed`] does.
     pub fn signed(self) -> Self {
         Self { signed: true, ..self }
+    }
+
+    /// The ids at these places, as the schema has them.
+    fn ids_at(&self, places: Vec<u32>) -> Result<ArrayRef> {
+        let places = UInt32Array::from(places);
+        if self.schema.field(0).dict_is_ordered() == Some(true) {
+            return Ok(Arc::new(DictionaryArray::try_new(places, Arc::clone(&self.ids))?));
+        }
+        Ok(take(&self.ids, &places, None)?)
     }
 
     /// The lists of a range of entities, best first.
@@ -165,8 +170,8 @@ impl Worker for HandingOut {
             ranks.extend(1..=length as i32);
         }
         let columns: Vec<ArrayRef> = vec![
-            take(&found.ids, &UInt32Array::from(entity), None)?,
-            take(&found.ids, &UInt32Array::from(lists.places), None)?,
+            found.ids_at(entity)?,
+            found.ids_at(lists.places)?,
             Arc::new(Float32Array::from(lists.scores)),
             Arc::new(Int32Array::from(ranks)),
         ];

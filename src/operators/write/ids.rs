@@ -5,11 +5,11 @@
 //! same each time that an operator hands one out. Those that operators hand out as keys of a dictionary in order are numbered
 //! already.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use bytes::Bytes;
 use datafusion::arrow::array::{Array, ArrayRef, AsArray, DictionaryArray, StringViewArray};
-use datafusion::arrow::compute::cast;
 use datafusion::arrow::datatypes::{DataType, Field, Int32Type, Int64Type, UInt32Type};
 use datafusion::common::Result;
 use datafusion::parquet::basic::{Encoding, Type};
@@ -19,7 +19,7 @@ use datafusion::parquet::file::statistics::Statistics;
 use datafusion::parquet::schema::types::ColumnDescPtr;
 
 use super::ZSTD_LEVEL;
-use super::pages::{Pages, level, most_rows};
+use super::pages::{Pages, each_page, level, most_rows};
 use crate::kernels::dictionary::close_up;
 use crate::kernels::hybrid;
 use crate::kernels::ranges::{range_of_keys, range_of_words};
@@ -56,15 +56,16 @@ pub fn chunk(
         return Ok(None);
     };
     let Ids { places, ranges, distinct, dictionary, bytes_of } = ids;
+    let length = places.iter().map(|places| places.len()).sum::<usize>();
     let bits = usize::BITS - distinct.saturating_sub(1).max(1).leading_zeros();
-    let plain_bytes = dictionary.len() / distinct.max(1) * places.len();
-    let bytes = dictionary.len() + places.len() * bits as usize / 8;
+    let plain_bytes = dictionary.len() / distinct.max(1) * length;
+    let bytes = dictionary.len() + length * bits as usize / 8;
     if bytes >= plain_bytes || i32::try_from(dictionary.len()).is_err() {
         return Ok(None);
     }
     let mut pages = Pages::new(column, properties.compression(path), level, bytes)?;
-    let mut encoded = Vec::new();
-    for (page, (places, range)) in places.chunks(rows).zip(&ranges).enumerate() {
+    let (mut encoded, mut page) = (Vec::new(), 0);
+    each_page(places.iter().map(|places| &**places), rows, |places| {
         encoded.clear();
         encoded.push(bits as u8);
         hybrid::encode(places, bits, &mut encoded);
@@ -74,8 +75,10 @@ pub fn chunk(
             }
             pages.dictionary(&dictionary, distinct)?;
         }
-        pages.data(&encoded, places.len(), Encoding::RLE_DICTIONARY, range.map(&bytes_of))?;
-    }
+        pages.data(&encoded, places.len(), Encoding::RLE_DICTIONARY, ranges[page].map(&bytes_of))?;
+        page += 1;
+        Ok(())
+    })?;
     let rising = ranges.is_sorted_by_key(|page| page[0]) && ranges.is_sorted_by_key(|page| page[1]);
     let ends = ranges.iter().fold(ranges[0], |[least, most], page| [least.min(page[0]), most.max(page[1])]);
     pages.close(statistics(column.physical_type(), ends.map(&bytes_of)), rising).map(Some)
@@ -110,8 +113,8 @@ fn append(values: &ArrayRef, at: usize, to: &mut Vec<u8>) {
 
 /// The ids of a column.
 struct Ids<'a> {
-    /// The place of each among the distinct ones.
-    places: Vec<u32>,
+    /// The place of each among the distinct ones, in one piece or several.
+    places: Vec<Cow<'a, [u32]>>,
     /// The least and the largest of each page, as numbers that are ordered as ids are.
     ranges: Vec<[i64; 2]>,
     distinct: usize,
@@ -127,7 +130,7 @@ impl<'a> Ids<'a> {
         if let Some(keyed) =
             values.iter().map(|array| array.as_dictionary_opt::<UInt32Type>()).collect::<Option<Vec<_>>>()
         {
-            return Ok(Self::keys(kind, &keyed, rows));
+            return Self::keys(kind, &keyed, rows);
         }
         if !values.iter().all(|array| array.data_type() == kind) {
             return Ok(None);
@@ -136,33 +139,37 @@ impl<'a> Ids<'a> {
             DataType::Utf8View => {
                 Ok(Self::texts(&values.iter().map(|array| array.as_string_view()).collect::<Vec<_>>(), rows))
             }
-            DataType::Int32 => Self::numbers(values, rows, size_of::<i32>()),
-            _ => Self::numbers(values, rows, size_of::<i64>()),
+            _ => Self::numbers(kind, values, rows),
         }
     }
 
     /// Keys of a dictionary in order. None where there are several, or strings so long that statistics cut them.
-    fn keys(kind: &DataType, arrays: &[&'a DictionaryArray<UInt32Type>], rows: usize) -> Option<Self> {
-        let values = arrays.first()?.values();
+    fn keys(kind: &DataType, arrays: &[&'a DictionaryArray<UInt32Type>], rows: usize) -> Result<Option<Self>> {
+        let Some(values) = arrays.first().map(|array| array.values()) else {
+            return Ok(None);
+        };
         if values.data_type() != kind || !arrays.iter().all(|array| Arc::ptr_eq(array.values(), values)) {
-            return None;
+            return Ok(None);
         }
-        let mut places = Vec::with_capacity(arrays.iter().map(|array| array.len()).sum());
-        arrays.iter().for_each(|array| places.extend_from_slice(array.keys().values()));
-        let ranges = places.chunks(rows).map(|page| range_of_keys(page).map(i64::from)).collect();
-        let occurring = close_up(&mut places, values.len());
+        let keys: Vec<&[u32]> = arrays.iter().map(|array| &array.keys().values()[..]).collect();
+        let mut ranges = Vec::new();
+        each_page(keys.iter().copied(), rows, |page| {
+            ranges.extend(range_of_keys(page).map(|range| range.map(i64::from)));
+            Ok(())
+        })?;
+        let (places, occurring) = close_up(&keys, values.len());
         let mut dictionary = Vec::new();
         for &key in &occurring {
             if let Some(texts) = values.as_string_view_opt() {
                 let length = texts.value(key as usize).len() as u32;
                 if length > LONGEST {
-                    return None;
+                    return Ok(None);
                 }
                 dictionary.extend(length.to_le_bytes());
             }
             append(values, key as usize, &mut dictionary);
         }
-        Some(Self {
+        Ok(Some(Self {
             places,
             ranges,
             distinct: occurring.len(),
@@ -172,37 +179,30 @@ impl<'a> Ids<'a> {
                 append(values, key as usize, &mut bytes);
                 bytes
             }),
-        })
+        }))
     }
 
-    /// Whole numbers of so many bytes.
-    fn numbers(values: &[ArrayRef], rows: usize, bytes: usize) -> Result<Option<Self>> {
+    /// Whole numbers.
+    fn numbers(kind: &DataType, values: &[ArrayRef], rows: usize) -> Result<Option<Self>> {
         let all = values.iter().map(|array| array.len()).sum();
         let (mut known, mut places, mut ranges) = (Words::default(), Vec::with_capacity(all), Vec::new());
-        let mut page: Vec<u64> = Vec::new();
-        let mut end = |page: &mut Vec<u64>| {
-            ranges.push(range_of_words(page));
+        let mut intern = |page: &[u64]| {
+            ranges.extend(range_of_words(page));
             places.extend(known.intern(page, 1));
-            page.clear();
+            Ok(())
         };
-        for array in values {
-            let words = cast(array, &DataType::Int64)?;
-            let mut words: &[u64] = words.as_primitive::<Int64Type>().values().inner().typed_data();
-            while !words.is_empty() {
-                let (some, after) = words.split_at(words.len().min(rows - page.len()));
-                page.extend_from_slice(some);
-                words = after;
-                if page.len() == rows {
-                    end(&mut page);
-                }
-            }
+        if *kind == DataType::Int32 {
+            each_page(values.iter().map(|array| &array.as_primitive::<Int32Type>().values()[..]), rows, |page| {
+                intern(&page.iter().map(|&number| i64::from(number) as u64).collect::<Vec<_>>())
+            })?;
+        } else {
+            let words = values.iter().map(|array| array.as_primitive::<Int64Type>().values().inner().typed_data());
+            each_page(words, rows, intern)?;
         }
-        if !page.is_empty() {
-            end(&mut page);
-        }
+        let bytes = kind.primitive_width().unwrap_or(size_of::<i64>());
         let known = known.words();
         Ok(Some(Self {
-            places,
+            places: vec![places.into()],
             ranges,
             distinct: known.len(),
             dictionary: known.iter().flat_map(|word| word.to_le_bytes().into_iter().take(bytes)).collect(),
@@ -248,8 +248,8 @@ impl<'a> Ids<'a> {
         let ranked = |page: &[u32]| page.iter().map(|&place| ranks[place as usize]).collect::<Vec<u64>>();
         let sorted: Vec<&str> = order.into_iter().map(|place| texts[place]).collect();
         Some(Self {
-            ranges: places.chunks(rows).map(|page| range_of_words(&ranked(page))).collect(),
-            places,
+            ranges: places.chunks(rows).filter_map(|page| range_of_words(&ranked(page))).collect(),
+            places: vec![places.into()],
             distinct: texts.len(),
             dictionary,
             bytes_of: Box::new(move |rank| sorted[rank as usize].as_bytes().to_vec()),
@@ -286,16 +286,16 @@ mod tests {
             |keys: Vec<u32>, values: &ArrayRef| DictionaryArray::<UInt32Type>::new(keys.into(), Arc::clone(values));
         let values = dictionary(vec!["an id", "missing", "the third"]);
         let two = [array(vec![2, 0, 2], &values), array(vec![2], &values)];
-        let found = Ids::keys(&DataType::Utf8View, &two.each_ref(), 2).unwrap();
-        assert_eq!((found.places, found.distinct), (vec![1, 0, 1, 1], 2));
+        let found = Ids::keys(&DataType::Utf8View, &two.each_ref(), 2).unwrap().unwrap();
+        assert_eq!((found.places.concat(), found.distinct), (vec![1, 0, 1, 1], 2));
         assert_eq!(found.dictionary, b"\x05\0\0\0an id\x09\0\0\0the third");
         assert_eq!(found.ranges, [[0, 2], [2, 2]]);
         assert_eq!((found.bytes_of)(2), b"the third");
         // Several dictionaries, one of another type, and strings that statistics cut.
         let [third, long] = [dictionary(vec!["the third"]), dictionary(vec![&"long".repeat(20)])];
-        assert!(Ids::keys(&DataType::Utf8View, &[&two[0], &array(vec![0], &third)], 2).is_none());
-        assert!(Ids::keys(&DataType::Int64, &two.each_ref(), 2).is_none());
-        assert!(Ids::keys(&DataType::Utf8View, &[&array(vec![0], &long)], 2).is_none());
+        assert!(Ids::keys(&DataType::Utf8View, &[&two[0], &array(vec![0], &third)], 2).unwrap().is_none());
+        assert!(Ids::keys(&DataType::Int64, &two.each_ref(), 2).unwrap().is_none());
+        assert!(Ids::keys(&DataType::Utf8View, &[&array(vec![0], &long)], 2).unwrap().is_none());
     }
 
     #[test]
@@ -304,7 +304,7 @@ mod tests {
         let (first, other) = ((0, 16), (17, 33));
         let two = [texts(&[other, first], &buffer), texts(&[first, first, other], &buffer)];
         let found = ids(&two).unwrap();
-        assert_eq!((found.places, found.distinct), (vec![0, 1, 1, 1, 0], 2));
+        assert_eq!((found.places.concat(), found.distinct), (vec![0, 1, 1, 1, 0], 2));
         assert_eq!(found.ranges, [[0, 1], [0, 0], [1, 1]]);
         assert_eq!((found.bytes_of)(1), b"the other string");
         assert_eq!(found.dictionary, b"\x10\0\0\0the other string\x10\0\0\0the first string");

@@ -12,7 +12,7 @@ use datafusion::parquet::file::statistics::Statistics;
 use datafusion::parquet::schema::types::ColumnDescPtr;
 
 use super::ZSTD_LEVEL;
-use super::pages::{Pages, level, most_rows};
+use super::pages::{Pages, each_page, level, most_rows};
 use crate::kernels::ranges::{range_of_singles, range_of_whole};
 
 /// The chunk of a column of these values; none where they are no such numbers, or the properties ask for what is not done here.
@@ -52,36 +52,27 @@ fn chunk_of<T: ArrowPrimitiveType>(
     };
     let all: usize = values.iter().map(|array| array.len()).sum();
     let mut pages = Pages::new(column, properties.compression(column.path()), level, size_of::<T::Native>() * all)?;
-    let (mut page, mut ranges) = (Vec::with_capacity(rows.min(all)), Vec::new());
-    // False where one of them is no number.
-    let mut end = |page: &mut Vec<T::Native>| -> Result<bool> {
-        let Some(found) = range(page) else {
-            return Ok(false);
-        };
+    // None of a page where one of its values is no number.
+    let mut ranges = Vec::new();
+    each_page(values.iter().map(|array| &array.as_primitive::<T>().values()[..]), rows, |page| {
+        if ranges.last() == Some(&None) {
+            return Ok(());
+        }
         // Who asks for another level wants to have them compressed.
         if ranges.is_empty() && level == ZSTD_LEVEL {
             pages.compress_if_worth(&[(page.to_byte_slice(), 1)])?;
         }
-        let bytes = found.map(|value| value.to_byte_slice().to_vec());
-        pages.data(page.to_byte_slice(), page.len(), Encoding::PLAIN, bytes)?;
-        ranges.push(found);
-        page.clear();
-        Ok(true)
-    };
-    for array in values {
-        let mut rest = &array.as_primitive::<T>().values()[..];
-        while !rest.is_empty() {
-            let (some, after) = rest.split_at(rest.len().min(rows - page.len()));
-            page.extend_from_slice(some);
-            rest = after;
-            if page.len() == rows && !end(&mut page)? {
-                return Ok(None);
-            }
+        let found = range(page);
+        if let Some(found) = found {
+            let bytes = found.map(|value| value.to_byte_slice().to_vec());
+            pages.data(page.to_byte_slice(), page.len(), Encoding::PLAIN, bytes)?;
         }
-    }
-    if !page.is_empty() && !end(&mut page)? {
+        ranges.push(found);
+        Ok(())
+    })?;
+    let Some(ranges) = ranges.into_iter().collect::<Option<Vec<_>>>() else {
         return Ok(None);
-    }
+    };
     let ends: Vec<T::Native> = ranges.iter().flatten().copied().collect();
     let Some(whole) = range(&ends) else {
         return Ok(None);

@@ -31,6 +31,32 @@ pub fn most_rows(properties: &WriterProperties) -> usize {
     properties.data_page_row_count_limit().clamp(1, DEFAULT_PAGE_SIZE / size_of::<u32>())
 }
 
+/// Visits values in pages of so many rows, the last of which may have fewer. They are copied only where a page has to be put
+/// together from several pieces.
+pub fn each_page<'a, T: Copy + 'a>(
+    pieces: impl IntoIterator<Item = &'a [T]>,
+    rows: usize,
+    mut visit: impl FnMut(&[T]) -> Result<()>,
+) -> Result<()> {
+    let mut page = Vec::new();
+    for mut piece in pieces {
+        while !piece.is_empty() {
+            let (some, after) = piece.split_at(piece.len().min(rows - page.len()));
+            piece = after;
+            if some.len() == rows {
+                visit(some)?;
+                continue;
+            }
+            page.extend_from_slice(some);
+            if page.len() == rows {
+                visit(&page)?;
+                page.clear();
+            }
+        }
+    }
+    if page.is_empty() { Ok(()) } else { visit(&page) }
+}
+
 /// Bytes of the headers of a few hundred pages.
 const HEADERS: usize = 1 << 14;
 
@@ -39,6 +65,8 @@ pub struct Pages<'a> {
     column: &'a ColumnDescPtr,
     compression: Compression,
     compressor: Compressor<'static>,
+    /// The page that was compressed last, and what it became.
+    last: (Vec<u8>, Bytes),
     sink: TrackedWrite<Vec<u8>>,
     uncompressed: usize,
     rows: usize,
@@ -55,6 +83,7 @@ impl<'a> Pages<'a> {
             column,
             compression,
             compressor: Compressor::new(level)?,
+            last: (Vec::new(), Bytes::new()),
             sink: TrackedWrite::new(Vec::with_capacity(bytes + HEADERS)),
             uncompressed: 0,
             rows: 0,
@@ -112,7 +141,7 @@ impl<'a> Pages<'a> {
     fn write(&mut self, bytes: &[u8], page: impl FnOnce(Bytes) -> Page) -> Result<PageWriteSpec> {
         let held = match self.compression {
             Compression::UNCOMPRESSED => Bytes::copy_from_slice(bytes),
-            _ => self.compressor.compress(bytes)?.into(),
+            _ => self.compressed(bytes)?,
         };
         let page = page(held);
         let (page_type, encoding) = (page.page_type(), page.encoding());
@@ -123,6 +152,17 @@ impl<'a> Pages<'a> {
             None => self.written.push(PageEncodingStats { page_type, encoding, count: 1 }),
         }
         Ok(written)
+    }
+
+    /// Pages of ranks are often alike: comparing takes less time than compressing.
+    fn compressed(&mut self, bytes: &[u8]) -> Result<Bytes> {
+        let (last, compressed) = &mut self.last;
+        if compressed.is_empty() || last != bytes {
+            *compressed = self.compressor.compress(bytes)?.into();
+            last.clear();
+            last.extend_from_slice(bytes);
+        }
+        Ok(compressed.clone())
     }
 
     /// All of it. Whether ranges of pages rise from one to the next is for others to know.
