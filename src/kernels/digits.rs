@@ -62,7 +62,7 @@ pub fn sort_by_range(words: &mut Vec<u64>, room: &mut Vec<u64>) {
     // is a little less, so that the first two words have the same.
     let scale = (SHARES as u128) << u64::BITS;
     let scale = u64::try_from(scale / (u128::from(most.saturating_sub(least)) + 1)).unwrap_or(u64::MAX);
-    let share = |word: u64| (u128::from(word - least) * u128::from(scale) >> u64::BITS) as usize;
+    let share = |word: u64| ((u128::from(word - least) * u128::from(scale)) >> u64::BITS) as usize;
     let mut ends = [0; SHARES];
     room.resize(words.len(), 0);
     put_by_digit(words.iter().map(|&word| (share(word), word)), room, &mut ends);
