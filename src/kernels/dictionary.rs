@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use super::words::Words;
 
 /// Numbers keys of so many `values` anew, so that only those that occur have a number, unless nearly all do: few values more cost
-/// less than a look at each key. Returns the keys by their numbers, all of them or as they are, and those that have a number.
+/// less than a look at each key. Returns the numbers, in one piece or in those in which keys came, and the keys that have one.
 /// Takes time and room for as many as there are keys.
 pub fn close_up<'a>(keys: &[&'a [u32]], values: usize) -> (Vec<Cow<'a, [u32]>>, Vec<u32>) {
     let all = || keys.iter().flat_map(|keys| keys.iter().copied());

@@ -58,8 +58,8 @@ pub fn sort_by_range(words: &mut Vec<u64>, room: &mut Vec<u64>) {
     /// Longer runs of one share are sorted by themselves.
     const SHORT: usize = 16;
     let (least, most) = words.iter().fold((u64::MAX, 0), |(least, most), &word| (least.min(word), most.max(word)));
-    // The share is (word - least) * scale / 2^64, rounded down. In ranges of fewer words than shares the scale has no room and
-    // is a little less, so that the first two words have the same.
+    // The share is (word - least) * scale / 2^64, rounded down. In ranges of no more words than there are shares the scale has
+    // no room and is a little less, so that the first two words have the same.
     let scale = (SHARES as u128) << u64::BITS;
     let scale = u64::try_from(scale / (u128::from(most.saturating_sub(least)) + 1)).unwrap_or(u64::MAX);
     let share = |word: u64| ((u128::from(word - least) * u128::from(scale)) >> u64::BITS) as usize;

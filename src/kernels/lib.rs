@@ -23,7 +23,7 @@ pub mod lists;
 pub mod metric;
 pub mod nearest;
 mod offers;
-pub mod outbox;
+mod outbox;
 pub mod packed;
 pub mod pages;
 pub mod panels;

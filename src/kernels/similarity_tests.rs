@@ -433,7 +433,6 @@ fn constant_rows_correlate_with_nothing() {
     }
 }
 
-/// Rows may be at a distance although the sum of their products is 0.
 /// The row of 100 is close to none of those before it in its block, but known to have a neighbor in the other.
 #[test]
 fn what_one_row_must_beat_is_not_asked_of_the_next() {
@@ -449,6 +448,7 @@ fn what_one_row_must_beat_is_not_asked_of_the_next() {
     assert_eq!(found.neighbor.last_chunk(), Some(&[0, 93, 92]));
 }
 
+/// Rows may be at a distance although the sum of their products is 0.
 #[test]
 fn euclidean_does_not_need_a_product() {
     let found = neighbors(&[vec![1.0, 1.0], vec![1.0, -1.0]], plain(Metric::Euclidean));

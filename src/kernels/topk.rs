@@ -143,12 +143,12 @@ impl TopK {
         Self { most: Self::roomy_capacity(k), ..Self::new(k, least) }
     }
 
-    /// How many pairs that may hold between two cuts.
+    /// How many pairs a roomy one may hold between two cuts.
     pub fn roomy_capacity(k: usize) -> usize {
         Self::capacity(k).max(k.saturating_mul(2))
     }
 
-    /// How many pairs one of many may hold between two cuts.
+    /// How many pairs any other may hold between two cuts.
     pub fn capacity(k: usize) -> usize {
         k.saturating_add((k / 4).max(32))
     }
@@ -299,7 +299,7 @@ impl Candidates {
     }
 
     /// Delivers what was collected for many rows, and tells of each row that got something what others must beat now.
-    pub fn deliver(&self, outbox: &mut Outbox, mut floor: impl FnMut(usize, Floor)) {
+    pub(super) fn deliver(&self, outbox: &mut Outbox, mut floor: impl FnMut(usize, Floor)) {
         let mut put = |(row, keys, mut list): (usize, &[Key], MutexGuard<'_, TopK>)| {
             keys.iter().for_each(|&key| list.push_key(key));
             floor(row, list.floor());
@@ -418,6 +418,17 @@ mod tests {
             let lists = found.take_lists(0..2);
             prop_assert_eq!(&lists.lengths, &[all.len(), 0]);
             prop_assert_eq!(lists.scores.into_iter().zip(lists.places).collect::<Vec<_>>(), all);
+        }
+
+        #[test]
+        fn lists_hold_no_more_than_was_counted(k in 1usize..100, reach in 1usize..300) {
+            let found = Candidates::new(k, (0..=reach as u32).collect(), 0.0);
+            let mut best = TopK::roomy(k, 0.0);
+            (1..=reach as u32).for_each(|place| best.push(place as f32, place));
+            found.add(0, &mut best);
+            let counted = Candidates::bytes_for(k, (0..reach + 1).map(|row| if row == 0 { reach } else { 0 }));
+            prop_assert!(found.bytes() <= counted, "{} of {counted}", found.bytes());
+            prop_assert_eq!(found.take_lists(0..1).lengths, [k.min(reach)]);
         }
 
         #[test]

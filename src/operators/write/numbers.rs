@@ -80,3 +80,41 @@ fn chunk_of<T: ArrowPrimitiveType>(
     let rising = ranges.is_sorted_by_key(|page| page[0]) && ranges.is_sorted_by_key(|page| page[1]);
     pages.close(statistics(whole), rising).map(Some)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use datafusion::arrow::array::Int32Array;
+    use datafusion::arrow::datatypes::Schema;
+    use datafusion::parquet::arrow::ArrowSchemaConverter;
+    use datafusion::parquet::basic::{Compression, ZstdLevel};
+    use datafusion::parquet::column::page::PageReader;
+    use datafusion::parquet::file::serialized_reader::SerializedPageReader;
+
+    use super::*;
+
+    #[test]
+    fn pages_like_the_one_before_come_back_too() {
+        const ROWS: usize = 256;
+        let field = Field::new("rank", DataType::Int32, false);
+        let schema = ArrowSchemaConverter::new().convert(&Schema::new(vec![field.clone()])).unwrap();
+        let properties = WriterProperties::builder()
+            .set_compression(Compression::ZSTD(ZstdLevel::try_new(ZSTD_LEVEL).unwrap()))
+            .set_dictionary_enabled(false)
+            .set_data_page_row_count_limit(ROWS)
+            .build();
+        let pages = [7, 7, 9, 7];
+        let values: Vec<i32> = pages.iter().flat_map(|&rank| [rank; ROWS]).collect();
+        // Pieces end where pages do not.
+        let (first, second) = values.split_at(ROWS + 50);
+        let values = [first, second].map(|values| Arc::new(Int32Array::from(values.to_vec())) as ArrayRef);
+        let (bytes, close) = chunk(&field, &schema.column(0), &properties, &values).unwrap().unwrap();
+        assert!(bytes.len() < ROWS * size_of::<i32>(), "{} bytes are not compressed", bytes.len());
+        let mut reader = SerializedPageReader::new(Arc::new(bytes), &close.metadata, pages.len() * ROWS, None).unwrap();
+        for rank in pages {
+            assert_eq!(reader.get_next_page().unwrap().unwrap().buffer()[..], *[rank; ROWS].to_byte_slice());
+        }
+        assert!(reader.get_next_page().unwrap().is_none());
+    }
+}

@@ -65,7 +65,7 @@ pub struct Pages<'a> {
     column: &'a ColumnDescPtr,
     compression: Compression,
     compressor: Compressor<'static>,
-    /// The page that was compressed last, and what it became.
+    /// The page of data that was compressed last, and what it became.
     last: (Vec<u8>, Bytes),
     sink: TrackedWrite<Vec<u8>>,
     uncompressed: usize,
@@ -110,7 +110,11 @@ impl<'a> Pages<'a> {
 
     /// The dictionary, of so many values; it comes first.
     pub fn dictionary(&mut self, bytes: &[u8], values: usize) -> Result<()> {
-        self.write(bytes, |buf| Page::DictionaryPage {
+        let held = match self.compression {
+            Compression::UNCOMPRESSED => Bytes::copy_from_slice(bytes),
+            _ => self.compressor.compress(bytes)?.into(),
+        };
+        self.write(bytes.len(), held, |buf| Page::DictionaryPage {
             buf,
             num_values: values as u32,
             encoding: Encoding::PLAIN,
@@ -122,7 +126,11 @@ impl<'a> Pages<'a> {
 
     /// A page of so many rows, with the least and the largest value as statistics have them.
     pub fn data(&mut self, bytes: &[u8], rows: usize, encoding: Encoding, range: [Vec<u8>; 2]) -> Result<()> {
-        let written = self.write(bytes, |buf| Page::DataPage {
+        let held = match self.compression {
+            Compression::UNCOMPRESSED => Bytes::copy_from_slice(bytes),
+            _ => self.compressed(bytes)?,
+        };
+        let written = self.write(bytes.len(), held, |buf| Page::DataPage {
             buf,
             num_values: rows as u32,
             encoding,
@@ -138,14 +146,11 @@ impl<'a> Pages<'a> {
         Ok(())
     }
 
-    fn write(&mut self, bytes: &[u8], page: impl FnOnce(Bytes) -> Page) -> Result<PageWriteSpec> {
-        let held = match self.compression {
-            Compression::UNCOMPRESSED => Bytes::copy_from_slice(bytes),
-            _ => self.compressed(bytes)?,
-        };
+    /// Writes a page of so many bytes, as it is held in the file.
+    fn write(&mut self, bytes: usize, held: Bytes, page: impl FnOnce(Bytes) -> Page) -> Result<PageWriteSpec> {
         let page = page(held);
         let (page_type, encoding) = (page.page_type(), page.encoding());
-        let written = SerializedPageWriter::new(&mut self.sink).write_page(CompressedPage::new(page, bytes.len()))?;
+        let written = SerializedPageWriter::new(&mut self.sink).write_page(CompressedPage::new(page, bytes))?;
         self.uncompressed += written.uncompressed_size;
         match self.written.last_mut().filter(|last| (last.page_type, last.encoding) == (page_type, encoding)) {
             Some(last) => last.count += 1,
