@@ -13,8 +13,7 @@ pub fn encode(numbers: &[u32], bits: u32, out: &mut Vec<u8>) {
     while !rest.is_empty() {
         let run = rest.iter().take_while(|&&number| number == rest[0]).count();
         if run >= GROUP {
-            header(run << 1, out);
-            out.extend(&rest[0].to_le_bytes()[..bits.div_ceil(8) as usize]);
+            append_run(rest[0], run, bits, out);
             rest = &rest[run..];
             continue;
         }
@@ -25,6 +24,20 @@ pub fn encode(numbers: &[u32], bits: u32, out: &mut Vec<u8>) {
         pack(packed, bits, out);
         rest = after;
     }
+}
+
+/// Appends numbers that come so many times each, without a look at each unless that is seldom.
+pub fn encode_runs(runs: &[(u32, usize)], bits: u32, out: &mut Vec<u8>) {
+    if runs.len() * GROUP <= runs.iter().map(|&(_, length)| length).sum() {
+        return runs.iter().for_each(|&(number, length)| append_run(number, length, bits, out));
+    }
+    let numbers: Vec<u32> = runs.iter().flat_map(|&(number, length)| std::iter::repeat_n(number, length)).collect();
+    encode(&numbers, bits, out);
+}
+
+fn append_run(number: u32, length: usize, bits: u32, out: &mut Vec<u8>) {
+    header(length << 1, out);
+    out.extend(&number.to_le_bytes()[..bits.div_ceil(8) as usize]);
 }
 
 /// A number in the fewest bytes, seven bits in each, the lowest first.
@@ -99,6 +112,10 @@ mod tests {
             let numbers: Vec<u32> = runs.iter().flat_map(|&(number, run)| std::iter::repeat_n(low(number), run)).collect();
             let mut bytes = Vec::new();
             encode(&numbers, bits, &mut bytes);
+            prop_assert_eq!(decode(&bytes, bits, numbers.len()), &numbers[..]);
+            let runs: Vec<(u32, usize)> = runs.into_iter().map(|(number, run)| (low(number), run)).collect();
+            bytes.clear();
+            encode_runs(&runs, bits, &mut bytes);
             prop_assert_eq!(decode(&bytes, bits, numbers.len()), numbers);
         }
     }

@@ -4,7 +4,7 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use datafusion::arrow::array::{Array, ArrayRef, DictionaryArray, Float32Array, Int32Array, UInt32Array};
+use datafusion::arrow::array::{Array, ArrayRef, Float32Array, Int32Array, UInt32Array};
 use datafusion::arrow::compute::take;
 use datafusion::arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use datafusion::arrow::record_batch::RecordBatch;
@@ -14,28 +14,19 @@ use datafusion::functions_window::expr_fn::row_number;
 use datafusion::logical_expr::{Expr, ExprFunctionExt, LogicalPlan, LogicalPlanBuilder, cast, lit};
 
 use super::ids::Numbering;
+use super::keys;
 use super::node::{Built, Worker, rows_per_block};
 use crate::kernels::topk::{Candidates, Lists};
 
-/// The columns of a neighbor table for a column of ids of this name and type; with `keys`, ids are keys of a dictionary of
-/// them in order.
-pub fn schema(id_name: &str, id_type: &DataType, keys: bool) -> SchemaRef {
-    let id_type = match keys {
-        true => DataType::Dictionary(Box::new(DataType::UInt32), Box::new(id_type.clone())),
-        false => id_type.clone(),
+/// The columns of a neighbor table for a column of ids of this name and type; with `keyed`, ids are [`keys`].
+pub fn schema(id_name: &str, id_type: &DataType, keyed: bool) -> SchemaRef {
+    let [id, neighbor] = match keyed {
+        true => [keys::field_of_runs(id_name, id_type), keys::field("neighbor_id", id_type)],
+        false => [id_name, "neighbor_id"].map(|name| Field::new(name, id_type.clone(), false)),
     };
-    let id = |name| Field::new(name, id_type.clone(), false).with_dict_is_ordered(keys);
-    Arc::new(Schema::new(vec![
-        id(id_name),
-        id("neighbor_id"),
-        Field::new("score", DataType::Float32, false),
-        Field::new("rank", DataType::Int32, false),
-    ]))
-}
-
-/// Whether ids of this type can be given by keys; those that are given so already have a dictionary of their own.
-pub fn may_be_keyed(id_type: &DataType) -> bool {
-    !matches!(id_type, DataType::Dictionary(..))
+    let [score, rank] =
+        [("score", DataType::Float32), ("rank", DataType::Int32)].map(|(name, kind)| Field::new(name, kind, false));
+    Arc::new(Schema::new(vec![id, neighbor, score, rank]))
 }
 
 /// The plan of the best `k` rows of each id of neighbor tables that were found apart from each other.
@@ -104,13 +95,16 @@ impl Found {
         Self { signed: true, ..self }
     }
 
-    /// The ids at these places, as the schema has them.
-    fn ids_at(&self, places: Vec<u32>) -> Result<ArrayRef> {
-        let places = UInt32Array::from(places);
-        if self.schema.field(0).dict_is_ordered() == Some(true) {
-            return Ok(Arc::new(DictionaryArray::try_new(places, Arc::clone(&self.ids))?));
+    /// The ids of these lists, as the schema has them: of whom they are, and of those that are in them.
+    fn ids_of(&self, rows: Range<usize>, lengths: &[usize], places: Vec<u32>) -> Result<[ArrayRef; 2]> {
+        let entities = &self.places[rows];
+        if keys::are_in(self.schema.field(0)) {
+            return Ok([keys::runs(entities.iter().copied(), lengths, &self.ids)?, keys::keys(places, &self.ids)?]);
         }
-        Ok(take(&self.ids, &places, None)?)
+        let mut of_each = Vec::with_capacity(places.len());
+        entities.iter().zip(lengths).for_each(|(&place, length)| of_each.resize(of_each.len() + length, place));
+        let at = |places: Vec<u32>| take(&self.ids, &UInt32Array::from(places), None);
+        Ok([at(of_each)?, at(places)?])
     }
 
     /// The lists of a range of entities, best first.
@@ -151,30 +145,37 @@ impl Built for Found {
     }
 
     fn worker(self: Arc<Self>) -> Box<dyn Worker> {
-        Box::new(HandingOut(self))
+        Box::new(HandingOut { found: self, ranked: Vec::new(), ranks: Vec::<i32>::new().into() })
     }
 }
 
-struct HandingOut(Arc<Found>);
+struct HandingOut {
+    found: Arc<Found>,
+    /// The ranks in the lists of the last block, which are as long as these. Most lists are full, so that the next block's are
+    /// the same.
+    ranks: Int32Array,
+    ranked: Vec<usize>,
+}
+
+impl HandingOut {
+    fn ranks(&mut self, lengths: Vec<usize>) -> ArrayRef {
+        if self.ranked != lengths {
+            let mut ranks = Vec::with_capacity(lengths.iter().sum());
+            lengths.iter().for_each(|&length| ranks.extend(1..=length as i32));
+            (self.ranks, self.ranked) = (ranks.into(), lengths);
+        }
+        Arc::new(self.ranks.clone())
+    }
+}
 
 impl Worker for HandingOut {
     fn run(&mut self, block: usize) -> Result<(RecordBatch, usize)> {
-        let found = &*self.0;
+        let found = Arc::clone(&self.found);
         let rows = rows_per_block(found.k);
         let rows = block * rows..(block * rows + rows).min(found.ids.len());
-        let lists = found.lists(rows.clone());
-        let length = lists.places.len();
-        let (mut entity, mut ranks) = (Vec::with_capacity(length), Vec::with_capacity(length));
-        for (row, &length) in rows.zip(&lists.lengths) {
-            entity.resize(entity.len() + length, found.places[row]);
-            ranks.extend(1..=length as i32);
-        }
-        let columns: Vec<ArrayRef> = vec![
-            found.ids_at(entity)?,
-            found.ids_at(lists.places)?,
-            Arc::new(Float32Array::from(lists.scores)),
-            Arc::new(Int32Array::from(ranks)),
-        ];
+        let Lists { lengths, places, scores } = found.lists(rows.clone());
+        let [entities, neighbors] = found.ids_of(rows, &lengths, places)?;
+        let columns = vec![entities, neighbors, Arc::new(Float32Array::from(scores)) as ArrayRef, self.ranks(lengths)];
         Ok((RecordBatch::try_new(Arc::clone(&found.schema), columns)?, 0))
     }
 }

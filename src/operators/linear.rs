@@ -20,7 +20,7 @@ use crate::kernels::{ease, slim};
 use crate::operators::arguments::Arguments;
 use crate::operators::codec::encode;
 use crate::operators::collect::{Chunk, Columns, collect, matrix, number};
-use crate::operators::found::{Found, Stop, may_be_keyed, schema};
+use crate::operators::found::{Found, Stop, schema};
 use crate::operators::input::Input;
 use crate::operators::input_rows::InputRows;
 use crate::operators::neighbors::on_null;
@@ -104,7 +104,7 @@ impl Task for LinearTask {
     }
 
     fn with_keys(&self) -> Option<Arc<dyn Task>> {
-        may_be_keyed(&self.id_type).then(|| Arc::new(Self { keys: true, ..self.clone() }) as Arc<dyn Task>)
+        Some(Arc::new(Self { keys: true, ..self.clone() }))
     }
 
     fn encode(&self) -> Result<Vec<u8>> {

@@ -31,6 +31,7 @@ pub mod gather;
 pub mod ids;
 pub mod input;
 pub mod input_rows;
+pub mod keys;
 pub mod linear;
 pub mod nearest;
 pub mod neighbors;

@@ -29,8 +29,8 @@ pub trait Task: Debug + Send + Sync {
     /// The columns of the result.
     fn schema(&self) -> SchemaRef;
 
-    /// The same with ids that are keys of a dictionary, whose values are in order and which its column says to be so; none where
-    /// they cannot be. Who writes ids has less to look up then.
+    /// The same with ids that are [keys](super::keys) of a dictionary, whether these can be of the type of ids or not; none where
+    /// it does not know how. Who writes ids has less to look up then.
     fn with_keys(&self) -> Option<Arc<dyn Task>> {
         None
     }

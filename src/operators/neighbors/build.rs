@@ -14,7 +14,7 @@ use super::search::{Search, Types};
 use crate::kernels::metric::Settings;
 use crate::operators::codec::encode;
 use crate::operators::collect::{Columns, collect};
-use crate::operators::found::{Found, Stop, best, may_be_keyed, schema};
+use crate::operators::found::{Found, Stop, best, schema};
 use crate::operators::input_rows::InputRows;
 use crate::operators::node::{Built, OperatorNode, Resources, Task};
 
@@ -75,7 +75,7 @@ impl Task for NeighborsTask {
     }
 
     fn with_keys(&self) -> Option<Arc<dyn Task>> {
-        may_be_keyed(&self.id_type).then(|| Arc::new(Self { keys: true, ..self.clone() }) as Arc<dyn Task>)
+        Some(Arc::new(Self { keys: true, ..self.clone() }))
     }
 
     fn encode(&self) -> Result<Vec<u8>> {

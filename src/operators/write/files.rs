@@ -19,10 +19,13 @@ use object_store::path::Path;
 
 use super::list_file::ListFile;
 use super::lists::dispensable;
-use super::{WrittenFile, ZSTD_LEVEL};
+use super::{Target, WrittenFile, ZSTD_LEVEL, bytes_at_once};
 
 /// A file is closed and the next begun when it has grown to this; object stores copy files of up to 5 GB at once.
 const FILE_BYTES: usize = 1 << 30;
+
+/// Objects are put in parts of so many bytes; stores take at most 10,000 parts.
+const PART_BYTES: usize = 10 << 20;
 
 /// What an empty value is called in the name of a folder, as in Hive.
 const NULL_FOLDER: &str = "__HIVE_DEFAULT_PARTITION__";
@@ -63,7 +66,7 @@ impl Writer {
 /// Writers of one partition: one open file for each sub-folder.
 pub struct PartitionFiles {
     store: Arc<dyn ObjectStore>,
-    folder: String,
+    target: Target,
     name: String,
     keys: Vec<usize>,
     schema: SchemaRef,
@@ -74,17 +77,17 @@ pub struct PartitionFiles {
 }
 
 impl PartitionFiles {
-    /// No files yet. They will be in `folder` and their names begin with `name`; the values of the columns `keys` name
-    /// sub-folders. What waits to be written is reserved beside `memory`, from the same pool.
+    /// No files yet. They will be in the folder of `target`, which is in `store`, and their names begin with `name`; the values of
+    /// the columns `keys` name sub-folders. What waits to be written is reserved beside `memory`, from the same pool.
     pub fn new(
         store: Arc<dyn ObjectStore>,
-        folder: String,
+        target: Target,
         name: String,
         keys: Vec<usize>,
         schema: SchemaRef,
         memory: MemoryReservation,
     ) -> Self {
-        Self { store, folder, name, keys, schema, memory, open: BTreeMap::new(), begun: 0, written: Vec::new() }
+        Self { store, target, name, keys, schema, memory, open: BTreeMap::new(), begun: 0, written: Vec::new() }
     }
 
     /// Writes the rows of a batch, each to the file of its sub-folder.
@@ -124,7 +127,7 @@ impl PartitionFiles {
         self.begun += 1;
         let file = format!("{}-{number:03}.parquet", self.name);
         let path = if folder.is_empty() { file } else { format!("{folder}/{file}") };
-        let location = Path::parse(format!("{}/{path}", self.folder))
+        let location = Path::parse(format!("{}/{path}", self.target.folder))
             .map_err(|e| DataFusionError::Execution(format!("'{path}' cannot name a file: {e}")))?;
         let mut properties = WriterProperties::builder()
             .set_compression(Compression::ZSTD(ZstdLevel::try_new(ZSTD_LEVEL)?))
@@ -134,7 +137,8 @@ impl PartitionFiles {
             properties = properties.set_column_dictionary_enabled(column.into(), false);
         }
         let options = ArrowWriterOptions::new().with_properties(properties.build());
-        let object = BufWriter::new(Arc::clone(&self.store), location);
+        let capacity = bytes_at_once(&self.target.store, PART_BYTES);
+        let object = BufWriter::with_capacity(Arc::clone(&self.store), location, capacity);
         let schema = Arc::clone(&self.schema);
         let writer = match dispensable.is_empty() {
             true => Writer::Rows(AsyncArrowWriter::try_new_with_options(object, schema, options)?),

@@ -5,11 +5,10 @@
 //! same each time that an operator hands one out. Those that operators hand out as keys of a dictionary in order are numbered
 //! already.
 
-use std::borrow::Cow;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use datafusion::arrow::array::{Array, ArrayRef, AsArray, DictionaryArray, StringViewArray};
+use datafusion::arrow::array::{Array, ArrayRef, AsArray, DictionaryArray, RunArray, StringViewArray};
 use datafusion::arrow::datatypes::{DataType, Field, Int32Type, Int64Type, UInt32Type};
 use datafusion::common::Result;
 use datafusion::parquet::basic::{Encoding, Type};
@@ -20,9 +19,8 @@ use datafusion::parquet::schema::types::ColumnDescPtr;
 
 use super::ZSTD_LEVEL;
 use super::pages::{Pages, each_page, level, most_rows};
-use crate::kernels::dictionary::close_up;
-use crate::kernels::hybrid;
-use crate::kernels::ranges::{range_of_keys, range_of_words};
+use super::places::Places;
+use crate::kernels::ranges::range_of_words;
 use crate::kernels::words::Words;
 
 /// Strings up to this length stand in their views.
@@ -56,7 +54,7 @@ pub fn chunk(
         return Ok(None);
     };
     let Ids { places, ranges, distinct, dictionary, bytes_of } = ids;
-    let length = places.iter().map(|places| places.len()).sum::<usize>();
+    let length = places.len();
     let bits = usize::BITS - distinct.saturating_sub(1).max(1).leading_zeros();
     let plain_bytes = dictionary.len() / distinct.max(1) * length;
     let bytes = dictionary.len() + length * bits as usize / 8;
@@ -65,10 +63,10 @@ pub fn chunk(
     }
     let mut pages = Pages::new(column, properties.compression(path), level, bytes)?;
     let (mut encoded, mut page) = (Vec::new(), 0);
-    each_page(places.iter().map(|places| &**places), rows, |places| {
+    places.each_page(rows, |places| {
         encoded.clear();
         encoded.push(bits as u8);
-        hybrid::encode(places, bits, &mut encoded);
+        places.encode(bits, &mut encoded);
         if page == 0 {
             if level == ZSTD_LEVEL {
                 pages.compress_if_worth(&[(&dictionary, 1), (&encoded, ranges.len())])?;
@@ -111,10 +109,37 @@ fn append(values: &ArrayRef, at: usize, to: &mut Vec<u8>) {
     }
 }
 
+/// The dictionary that all of these have keys of, and the keys; none where they are no keys, or of several dictionaries.
+fn keys_of(values: &[ArrayRef]) -> Option<(&ArrayRef, Places<'_>)> {
+    let runs: Option<Vec<_>> =
+        values.iter().map(|array| array.as_any().downcast_ref::<RunArray<Int32Type>>()).collect();
+    let keys: Option<Vec<_>> = match &runs {
+        Some(runs) => runs.iter().map(|runs| runs.values().as_dictionary_opt::<UInt32Type>()).collect(),
+        None => values.iter().map(|array| array.as_dictionary_opt::<UInt32Type>()).collect(),
+    };
+    let keys = keys?;
+    let dictionary = keys.first()?.values();
+    if !keys.iter().all(|keys| Arc::ptr_eq(keys.values(), dictionary)) {
+        return None;
+    }
+    let places = match runs {
+        Some(runs) => Places::Runs(runs.iter().zip(&keys).flat_map(|(runs, keys)| runs_of(runs, keys)).collect()),
+        None => Places::Each(keys.iter().map(|keys| keys.keys().values()[..].into()).collect()),
+    };
+    Some((dictionary, places))
+}
+
+/// The runs of an array, which may be a part of another one, and their lengths.
+fn runs_of(array: &RunArray<Int32Type>, keys: &DictionaryArray<UInt32Type>) -> impl Iterator<Item = (u32, usize)> {
+    let (ends, mut start) = (array.run_ends(), 0);
+    let keys = &keys.keys().values()[ends.get_start_physical_index()..];
+    ends.sliced_values().zip(keys).map(move |(end, &key)| (key, (end - std::mem::replace(&mut start, end)) as usize))
+}
+
 /// The ids of a column.
 struct Ids<'a> {
-    /// The place of each among the distinct ones, in one piece or several.
-    places: Vec<Cow<'a, [u32]>>,
+    /// The place of each among the distinct ones.
+    places: Places<'a>,
     /// The least and the largest of each page, as numbers that are ordered as ids are.
     ranges: Vec<[i64; 2]>,
     distinct: usize,
@@ -127,10 +152,8 @@ struct Ids<'a> {
 impl<'a> Ids<'a> {
     /// Those of a type, in pages of so many `rows`; none where values are of another one.
     fn of(kind: &DataType, values: &'a [ArrayRef], rows: usize) -> Result<Option<Self>> {
-        if let Some(keyed) =
-            values.iter().map(|array| array.as_dictionary_opt::<UInt32Type>()).collect::<Option<Vec<_>>>()
-        {
-            return Self::keys(kind, &keyed, rows);
+        if let Some((dictionary, keys)) = keys_of(values) {
+            return Self::keys(kind, dictionary, keys, rows);
         }
         if !values.iter().all(|array| array.data_type() == kind) {
             return Ok(None);
@@ -143,21 +166,17 @@ impl<'a> Ids<'a> {
         }
     }
 
-    /// Keys of a dictionary in order. None where there are several, or strings so long that statistics cut them.
-    fn keys(kind: &DataType, arrays: &[&'a DictionaryArray<UInt32Type>], rows: usize) -> Result<Option<Self>> {
-        let Some(values) = arrays.first().map(|array| array.values()) else {
-            return Ok(None);
-        };
-        if values.data_type() != kind || !arrays.iter().all(|array| Arc::ptr_eq(array.values(), values)) {
+    /// Keys of a dictionary in order. None where strings in it are so long that statistics cut them.
+    fn keys(kind: &DataType, values: &'a ArrayRef, keys: Places<'a>, rows: usize) -> Result<Option<Self>> {
+        if values.data_type() != kind {
             return Ok(None);
         }
-        let keys: Vec<&[u32]> = arrays.iter().map(|array| &array.keys().values()[..]).collect();
         let mut ranges = Vec::new();
-        each_page(keys.iter().copied(), rows, |page| {
-            ranges.extend(range_of_keys(page).map(|range| range.map(i64::from)));
+        keys.each_page(rows, |page| {
+            ranges.extend(page.range().map(|range| range.map(i64::from)));
             Ok(())
         })?;
-        let (places, occurring) = close_up(&keys, values.len());
+        let (places, occurring) = keys.close_up(values.len());
         let mut dictionary = Vec::new();
         for &key in &occurring {
             if let Some(texts) = values.as_string_view_opt() {
@@ -202,7 +221,7 @@ impl<'a> Ids<'a> {
         let bytes = kind.primitive_width().unwrap_or(size_of::<i64>());
         let known = known.words();
         Ok(Some(Self {
-            places: vec![places.into()],
+            places: Places::Each(vec![places.into()]),
             ranges,
             distinct: known.len(),
             dictionary: known.iter().flat_map(|word| word.to_le_bytes().into_iter().take(bytes)).collect(),
@@ -249,7 +268,7 @@ impl<'a> Ids<'a> {
         let sorted: Vec<&str> = order.into_iter().map(|place| texts[place]).collect();
         Some(Self {
             ranges: places.chunks(rows).filter_map(|page| range_of_words(&ranked(page))).collect(),
-            places: vec![places.into()],
+            places: Places::Each(vec![places.into()]),
             distinct: texts.len(),
             dictionary,
             bytes_of: Box::new(move |rank| sorted[rank as usize].as_bytes().to_vec()),
@@ -265,10 +284,11 @@ pub fn share_buffers(a: &StringViewArray, b: &StringViewArray) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use datafusion::arrow::array::make_view;
+    use datafusion::arrow::array::{Int64Array, make_view};
     use datafusion::arrow::buffer::Buffer;
 
     use super::*;
+    use crate::operators::keys;
 
     fn texts(pieces: &[(usize, usize)], buffer: &Buffer) -> StringViewArray {
         let view = |&(start, end): &(usize, usize)| make_view(&buffer[start..end], 0, start as u32);
@@ -279,23 +299,40 @@ mod tests {
         Ids::texts(&arrays.iter().collect::<Vec<_>>(), 2)
     }
 
+    /// The ids of keys of strings, in pages of two.
+    fn of_keys(arrays: &[ArrayRef]) -> Option<Ids<'_>> {
+        let (dictionary, keys) = keys_of(arrays)?;
+        Ids::keys(&DataType::Utf8View, dictionary, keys, 2).unwrap()
+    }
+
+    fn each(places: &Places<'_>) -> Vec<u32> {
+        match places {
+            Places::Each(pieces) => pieces.concat(),
+            Places::Runs(runs) => runs.iter().flat_map(|&(place, length)| vec![place; length]).collect(),
+        }
+    }
+
     #[test]
     fn keys_are_places_in_a_dictionary() {
         let dictionary = |texts: Vec<&str>| Arc::new(StringViewArray::from(texts)) as ArrayRef;
-        let array =
-            |keys: Vec<u32>, values: &ArrayRef| DictionaryArray::<UInt32Type>::new(keys.into(), Arc::clone(values));
         let values = dictionary(vec!["an id", "missing", "the third"]);
-        let two = [array(vec![2, 0, 2], &values), array(vec![2], &values)];
-        let found = Ids::keys(&DataType::Utf8View, &two.each_ref(), 2).unwrap().unwrap();
-        assert_eq!((found.places.concat(), found.distinct), (vec![1, 0, 1, 1], 2));
-        assert_eq!(found.dictionary, b"\x05\0\0\0an id\x09\0\0\0the third");
-        assert_eq!(found.ranges, [[0, 2], [2, 2]]);
-        assert_eq!((found.bytes_of)(2), b"the third");
+        let key = |keys: Vec<u32>| keys::keys(keys, &values).unwrap();
+        let in_runs = keys::runs([1, 2, 0, 2].into_iter(), &[3, 1, 1, 2], &values).unwrap();
+        let (last, none) = (key(vec![2]), keys::runs([].into_iter(), &[], &values).unwrap());
+        for arrays in
+            [vec![key(vec![2, 0, 2]), last], vec![in_runs.slice(3, 0), in_runs.slice(3, 3), none, in_runs.slice(6, 1)]]
+        {
+            let found = of_keys(&arrays).unwrap();
+            assert_eq!((each(&found.places), found.distinct), (vec![1, 0, 1, 1], 2));
+            assert_eq!(found.dictionary, b"\x05\0\0\0an id\x09\0\0\0the third");
+            assert_eq!(found.ranges, [[0, 2], [2, 2]]);
+            assert_eq!((found.bytes_of)(2), b"the third");
+        }
         // Several dictionaries, one of another type, and strings that statistics cut.
         let [third, long] = [dictionary(vec!["the third"]), dictionary(vec![&"long".repeat(20)])];
-        assert!(Ids::keys(&DataType::Utf8View, &[&two[0], &array(vec![0], &third)], 2).unwrap().is_none());
-        assert!(Ids::keys(&DataType::Int64, &two.each_ref(), 2).unwrap().is_none());
-        assert!(Ids::keys(&DataType::Utf8View, &[&array(vec![0], &long)], 2).unwrap().is_none());
+        assert!(keys_of(&[key(vec![0]), keys::keys(vec![0], &third).unwrap()]).is_none());
+        assert!(of_keys(&[keys::keys(vec![0], &(Arc::new(Int64Array::from(vec![7])) as ArrayRef)).unwrap()]).is_none());
+        assert!(of_keys(&[keys::keys(vec![0], &long).unwrap()]).is_none());
     }
 
     #[test]
@@ -304,7 +341,7 @@ mod tests {
         let (first, other) = ((0, 16), (17, 33));
         let two = [texts(&[other, first], &buffer), texts(&[first, first, other], &buffer)];
         let found = ids(&two).unwrap();
-        assert_eq!((found.places.concat(), found.distinct), (vec![0, 1, 1, 1, 0], 2));
+        assert_eq!((each(&found.places), found.distinct), (vec![0, 1, 1, 1, 0], 2));
         assert_eq!(found.ranges, [[0, 1], [0, 0], [1, 1]]);
         assert_eq!((found.bytes_of)(1), b"the other string");
         assert_eq!(found.dictionary, b"\x10\0\0\0the other string\x10\0\0\0the first string");

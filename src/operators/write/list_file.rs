@@ -25,6 +25,7 @@ use object_store::buffered::BufWriter;
 use tokio::io::AsyncWriteExt;
 
 use super::{ids, numbers};
+use crate::operators::keys;
 
 /// A row group is full when its rows hold so many bytes: a million rows of lists have less, other tables may have more in each.
 const MOST_BYTES: usize = 64 << 20;
@@ -129,7 +130,7 @@ impl ListFile {
                 properties: Arc::clone(self.writer.properties()),
                 writers: writers.by_ref().take(leaves.count()).collect(),
                 values: waiting.iter().map(|batch| Arc::clone(batch.column(at))).collect(),
-                keyed: waiting.iter().all(|batch| are_keys(batch, at)),
+                keyed: waiting.iter().all(|batch| keys::are_in(batch.schema_ref().field(at))),
             };
             leaf += column.writers.len();
             self.encoding.push(SpawnedTask::spawn(async { column.encode() }));
@@ -172,19 +173,11 @@ fn held(batch: &RecordBatch, before: Option<&RecordBatch>) -> Result<usize> {
                 let lengths: usize = texts.views().iter().map(|&view| view as u32 as usize).sum();
                 size_of_val(&texts.views()[..]) + if shared { 0 } else { lengths }
             }
-            // Their dictionary is held by the operator that hands out the keys.
-            None => match column.as_any_dictionary_opt().filter(|_| are_keys(batch, at)) {
-                Some(ids) => ids.keys().to_data().get_slice_memory_size()?,
-                None => column.to_data().get_slice_memory_size()?,
-            },
+            None if keys::are_in(batch.schema_ref().field(at)) => keys::bytes(column),
+            None => column.to_data().get_slice_memory_size()?,
         };
     }
     Ok(bytes)
-}
-
-/// Whether a column has keys of a dictionary in order.
-fn are_keys(batch: &RecordBatch, column: usize) -> bool {
-    batch.schema_ref().field(column).dict_is_ordered() == Some(true)
 }
 
 /// A column of a row group, to be encoded.

@@ -22,6 +22,7 @@ use object_store::buffered::BufWriter;
 use object_store::path::Path;
 use tokio::sync::mpsc::{Receiver, UnboundedReceiver};
 
+use super::bytes_at_once;
 use super::list_file::ListFile;
 
 /// Writes each file by a [`ListFile`].
@@ -69,7 +70,8 @@ impl FileSink for ListSink {
         store: Arc<dyn ObjectStore>,
     ) -> Result<u64> {
         let rows_written = MetricBuilder::new(&self.metrics).global_counter("rows_written");
-        let capacity = context.session_config().options().execution.objectstore_writer_buffer_size;
+        let most = context.session_config().options().execution.objectstore_writer_buffer_size;
+        let capacity = bytes_at_once(self.config.object_store_url.as_str(), most);
         let bytes_written = MetricBuilder::new(&self.metrics).global_counter("bytes_written");
         let mut tasks: JoinSet<Result<(i64, usize)>> = JoinSet::new();
         while let Some((path, mut batches)) = files.recv().await {

@@ -12,6 +12,7 @@ mod lists;
 mod node;
 mod numbers;
 mod pages;
+mod places;
 mod whole_sink;
 
 use std::fmt;
@@ -42,6 +43,15 @@ pub use self::whole_sink::WriteWhole;
 
 /// How hard Zstandard works on what is written.
 pub const ZSTD_LEVEL: i32 = 1;
+
+/// The bytes that are written at once to a store of this URL, at most `most`.
+///
+/// Each request to a store elsewhere takes its time. The kernel keeps a file in pages that are as large as what comes at once, and
+/// a large page is seldom found among those that were freed a moment ago: on a virtual machine whose host takes back what is free,
+/// fresh memory costs more than all else that is done with it.
+fn bytes_at_once(store: &str, most: usize) -> usize {
+    if store.starts_with("file:") { most.min(1 << 20) } else { most }
+}
 
 /// Where the files of one table go.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Serialize, Deserialize)]
@@ -172,7 +182,7 @@ pub async fn write_empty(store: Arc<dyn ObjectStore>, target: &Target, schema: S
     // No rows, so no memory.
     let pool: Arc<dyn MemoryPool> = Arc::new(UnboundedMemoryPool::default());
     let memory = MemoryConsumer::new("WriteExec").register(&pool);
-    let mut files = PartitionFiles::new(store, target.folder.clone(), name, Vec::new(), Arc::clone(&schema), memory);
+    let mut files = PartitionFiles::new(store, target.clone(), name, Vec::new(), Arc::clone(&schema), memory);
     files.write_to(String::new(), RecordBatch::new_empty(schema)).await?;
     files.finish().await
 }
@@ -264,10 +274,9 @@ impl ExecutionPlan for WriteExec {
         let store = context.runtime_env().object_store(ObjectStoreUrl::parse(&self.target.store)?)?;
         let baseline = BaselineMetrics::new(&self.metrics, partition);
         let name = format!("{}{}-{partition:05}", self.target.stem, task_name(&context));
-        let folder = self.target.folder.clone();
         let memory = MemoryConsumer::new(format!("WriteExec[{partition}]")).register(context.memory_pool());
-        let mut files =
-            PartitionFiles::new(store, folder, name, self.folders.clone(), Arc::clone(&self.schema), memory);
+        let (target, schema) = (self.target.clone(), Arc::clone(&self.schema));
+        let mut files = PartitionFiles::new(store, target, name, self.folders.clone(), schema, memory);
         let work = async move {
             while let Some(batch) = input.next().await {
                 let batch = batch?;
