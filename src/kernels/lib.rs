@@ -43,6 +43,7 @@ pub mod svd;
 pub mod text;
 pub mod texts;
 pub mod topk;
+mod uuid;
 pub mod vectors;
 pub mod weighting;
 pub mod words;

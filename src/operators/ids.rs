@@ -5,11 +5,11 @@ use std::num::NonZeroU32;
 use std::sync::Arc;
 
 use datafusion::arrow::array::{
-    AnyDictionaryArray, Array, ArrayRef, AsArray, BinaryArrayType, BinaryViewArray, Int64Array, StringArrayType,
-    StringViewArray, UInt32Array, UInt64Array, new_empty_array,
+    AnyDictionaryArray, Array, ArrayRef, AsArray, BinaryArrayType, BinaryViewArray, GenericByteViewArray, Int64Array,
+    StringArrayType, StringViewArray, UInt32Array, UInt64Array, new_empty_array,
 };
 use datafusion::arrow::compute::{cast, take};
-use datafusion::arrow::datatypes::{DataType, Field, Int64Type, Schema, UInt64Type};
+use datafusion::arrow::datatypes::{ByteViewType, DataType, Field, Int64Type, Schema, UInt64Type};
 use datafusion::arrow::row::{RowConverter, SortField};
 use datafusion::common::{Result, exec_err, internal_datafusion_err, internal_err};
 use datafusion::logical_expr::EmitTo;
@@ -175,13 +175,17 @@ fn intern_texts(texts: &mut Texts, ids: &ArrayRef, times: u32) -> Result<Vec<u32
     fn bytes<'a>(texts: &mut Texts, values: impl BinaryArrayType<'a>, times: u32) -> Vec<u32> {
         texts.intern((0..values.len()).map(|row| values.value(row)), times)
     }
+    fn views<T: ByteViewType>(texts: &mut Texts, values: &GenericByteViewArray<T>, times: u32) -> Vec<u32> {
+        let buffers: Vec<&[u8]> = values.data_buffers().iter().map(|buffer| &buffer[..]).collect();
+        texts.intern_views(values.views(), &buffers, times)
+    }
     Ok(match ids.data_type() {
         DataType::Utf8 => strings(texts, ids.as_string::<i32>(), times),
         DataType::LargeUtf8 => strings(texts, ids.as_string::<i64>(), times),
-        DataType::Utf8View => strings(texts, ids.as_string_view(), times),
+        DataType::Utf8View => views(texts, ids.as_string_view(), times),
         DataType::Binary => bytes(texts, ids.as_binary::<i32>(), times),
         DataType::LargeBinary => bytes(texts, ids.as_binary::<i64>(), times),
-        DataType::BinaryView => bytes(texts, ids.as_binary_view(), times),
+        DataType::BinaryView => views(texts, ids.as_binary_view(), times),
         DataType::FixedSizeBinary(_) => {
             let values = ids.as_fixed_size_binary();
             texts.intern((0..values.len()).map(|row| values.value(row)), times)
@@ -222,11 +226,15 @@ impl Numbering {
         let mut keys: Vec<u64> = group.iter().zip(0..).map(|(&group, old)| u64::from(group) << 32 | old).collect();
         let count = |key: u64| self.counts[key as u32 as usize];
         keys.chunk_by_mut(|a, b| count(*a) == count(*b)).for_each(|same| same.par_sort_unstable());
-        let grouped: Vec<u32> = keys.into_iter().map(|key| key as u32).collect();
-        self.order = grouped.iter().map(|&old| self.order[old as usize]).collect();
-        self.counts = grouped.iter().map(|&old| self.counts[old as usize]).collect();
-        let numbers = inverse(&grouped);
-        self.ids = take(&self.ids, &UInt32Array::from(grouped), None)?;
+        self.arrange(keys.into_iter().map(|key| key as u32).collect())
+    }
+
+    /// Numbers ids anew, given the old number of each new one. Returns the new number of each old one.
+    pub fn arrange(&mut self, arranged: Vec<u32>) -> Result<Vec<u32>> {
+        self.order = arranged.iter().map(|&old| self.order[old as usize]).collect();
+        self.counts = arranged.iter().map(|&old| self.counts[old as usize]).collect();
+        let numbers = inverse(&arranged);
+        self.ids = take(&self.ids, &UInt32Array::from(arranged), None)?;
         Ok(numbers)
     }
 }
