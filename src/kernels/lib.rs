@@ -34,6 +34,7 @@ pub mod ranges;
 pub mod ranking;
 pub mod robust;
 pub mod rows;
+pub mod sample;
 pub mod scoring;
 pub mod search;
 pub mod simd;

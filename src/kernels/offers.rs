@@ -1,16 +1,14 @@
 //! What becomes of the sums of pairs: scores, and offers to both of their ends.
 
+use std::ops::Range;
+
 use super::cells::Cell;
 use super::cpu::{Cpu, Work};
 use super::metric::Settings;
 use super::outbox::Outbox;
+use super::sample;
 use super::topk::{Candidates, Floor, TopK, falling, score_of};
 
-/// From this k on it pays to guess what the best of many pairs must beat, by one of so many of them.
-const LONG_LIST: usize = 256;
-const SAMPLED: usize = 16;
-/// Of them, so many stand side by side: they are scored at once.
-const SAMPLED_TOGETHER: usize = 8;
 /// Cells that are scored at once.
 const CELLS_AT_ONCE: usize = 64;
 
@@ -18,6 +16,7 @@ const CELLS_AT_ONCE: usize = 64;
 pub(super) struct Scorer<'a, N, F> {
     cpu: Cpu,
     k: usize,
+    least: f32,
     found: &'a Candidates,
     /// What a neighbor of each entity must beat, as far as this thread knows: scores and, apart from them, places.
     floor_scores: Vec<f32>,
@@ -106,8 +105,17 @@ struct Scoring<'s, 'a, N, F, C, E> {
     /// Which entity each of the others is.
     entity: E,
     cells: &'s [C],
-    /// About the score of the k-th best pair, if that is known from elsewhere.
-    guess: Option<f32>,
+    guess: Guess,
+}
+
+/// What the best pairs of an entity must beat.
+pub(super) enum Guess {
+    /// What is known.
+    None,
+    /// About the score of the k-th best pair; scored again without it where it is too high.
+    Score(f32),
+    /// What a sample of all entities says, the first of the others; lists of fewer are made again later.
+    Sample(usize),
 }
 
 impl<N, C, F, E> Work for Scoring<'_, '_, N, F, C, E>
@@ -123,18 +131,19 @@ where
     fn run(self) {
         let Self { scorer, i, others, entity, cells, guess } = self;
         let known = scorer.own_floor;
-        let guess = match guess {
+        let score = match guess {
+            Guess::None => None,
+            Guess::Score(score) => Some(score),
             // In a closure it would be compiled for any processor.
-            None => scorer.guess(i, &others, cells),
-            given => given,
+            Guess::Sample(size) => scorer.judge(i, &others, &cells[..size]),
         };
-        let guess = guess.filter(|&guess| guess > known.score);
-        if let Some(score) = guess {
+        let score = score.filter(|&score| score > known.score);
+        if let Some(score) = score {
             scorer.best.guess(score);
             scorer.own_floor = known.max(scorer.best.floor());
         }
         scorer.score_cells(i, &others, entity, cells);
-        if guess.is_some() && scorer.best.has_room() {
+        if score.is_some() && matches!(guess, Guess::Score(_)) && scorer.best.has_room() {
             scorer.best.clear(known);
             scorer.score_own(i, &others, cells);
         }
@@ -159,6 +168,7 @@ impl<'a, N: Copy, F> Scorer<'a, N, F> {
         Self {
             cpu,
             k,
+            least,
             found,
             floor_scores: vec![least; entities],
             floor_places: vec![own_floor.place; entities],
@@ -182,14 +192,26 @@ impl<'a, N: Copy, F> Scorer<'a, N, F> {
 
     /// Hands out the best pairs of i, and sometimes what was found for others.
     pub(super) fn end(&mut self, i: usize) {
-        self.found.add(i, &mut self.best);
+        if let Some(floor) = self.found.add(i, &mut self.best) {
+            self.know(i, floor);
+        }
         if self.outbox.is_full() {
             self.deliver();
         }
     }
 
-    /// Scores the pairs of i with as many entities from `first` on as there are cells, and offers what may win.
-    pub(super) fn score_all<C: Cell>(&mut self, i: usize, first: usize, cells: &[C])
+    fn know(&mut self, row: usize, floor: Floor) {
+        (self.floor_scores[row], self.floor_places[row]) = (floor.score, floor.place);
+    }
+
+    /// Learns what is known of some entities by now.
+    pub(super) fn learn(&mut self, rows: Range<usize>) {
+        rows.for_each(|row| self.know(row, self.found.floor(row)));
+    }
+
+    /// Scores the pairs of i with as many entities from `first` on as there are cells, and offers what may win. Of those, a
+    /// `sample` may stand first.
+    pub(super) fn score_all<C: Cell>(&mut self, i: usize, first: usize, cells: &[C], sample: usize)
     where
         F: Fn(C, N, N) -> f64,
     {
@@ -202,7 +224,8 @@ impl<'a, N: Copy, F> Scorer<'a, N, F> {
             floor_places: &places[range],
         };
         let cpu = self.cpu;
-        cpu.run(Scoring { scorer: self, i, others, entity: |at| first + at, cells, guess: None });
+        let guess = if sample == 0 { Guess::None } else { Guess::Sample(sample) };
+        cpu.run(Scoring { scorer: self, i, others, entity: |at| first + at, cells, guess });
         (self.floor_scores, self.floor_places) = (scores, places);
     }
 
@@ -232,7 +255,7 @@ impl<'a, N: Copy, F> Scorer<'a, N, F> {
             floor_scores: &gathered.floor_scores[range.clone()],
             floor_places: &gathered.floor_places[range.clone()],
         };
-        let cpu = self.cpu;
+        let (cpu, guess) = (self.cpu, guess.map_or(Guess::None, Guess::Score));
         cpu.run(Scoring {
             scorer: self,
             i,
@@ -245,33 +268,44 @@ impl<'a, N: Copy, F> Scorer<'a, N, F> {
         self.best.kth()
     }
 
-    /// The score of about the k-th best pair of i, rather too low than too high, judged by a few of them. Without it the first
-    /// pairs that come would fill a long list again and again.
-    #[inline(always)]
-    fn guess<C: Copy>(&mut self, i: usize, others: &Others<'_, N>, cells: &[C]) -> Option<f32>
+    /// Scores the pairs of i with all others again, whose cells are given in order with its own among them, and puts the best in
+    /// the place of what was found.
+    pub(super) fn score_again<C: Cell>(&mut self, i: usize, cells: &[C])
     where
         F: Fn(C, N, N) -> f64,
     {
-        let k = self.k;
-        if k < LONG_LIST || cells.len() / 4 < k {
-            return None;
+        self.best.clear(Floor::least(self.least));
+        for range in [0..i, i + 1..cells.len()] {
+            let others = Others {
+                norms: &self.norms[range.clone()],
+                places: &self.found.places()[range.clone()],
+                floor_scores: &[],
+                floor_places: &[],
+            };
+            self.score_own(i, &others, &cells[range]);
         }
-        let mut sample = std::mem::take(&mut self.sample);
+        self.found.replace(i, &mut self.best);
+    }
+
+    /// The score that the best pairs of i must beat as a sample of them says, if it says so.
+    #[inline(always)]
+    fn judge<C: Copy>(&mut self, i: usize, others: &Others<'_, N>, sample: &[C]) -> Option<f32>
+    where
+        F: Fn(C, N, N) -> f64,
+    {
+        let mut scores = std::mem::take(&mut self.sample);
         let norm = self.norms[i];
-        let norms = others.norms.chunks(SAMPLED * SAMPLED_TOGETHER);
-        for (cells, norms) in cells.chunks(SAMPLED * SAMPLED_TOGETHER).zip(norms) {
-            let mut scores = [f32::NAN; SAMPLED_TOGETHER];
-            for ((score, cell), other) in scores.iter_mut().zip(cells).zip(norms) {
-                *score = (self.score)(*cell, norm, *other) as f32;
-            }
-            sample.extend(scores.into_iter().filter(|score| !score.is_nan()).map(falling));
+        scores.clear();
+        scores.resize(sample.len(), u32::MAX);
+        for ((score, cell), other) in scores.iter_mut().zip(sample).zip(others.norms) {
+            // No number is worse than any.
+            let found = (self.score)(*cell, norm, *other) as f32;
+            *score = if found.is_nan() { u32::MAX } else { falling(found) };
         }
-        let expected = (k / SAMPLED) as f64;
-        let place = (expected + 3.0 * expected.sqrt()) as usize;
-        let guess = (place < sample.len()).then(|| score_of(*sample.select_nth_unstable(place).1));
-        sample.clear();
-        self.sample = sample;
-        guess
+        let place = sample::place(self.norms.len(), self.k, sample.len());
+        let judged = (place < scores.len()).then(|| *scores.select_nth_unstable(place).1);
+        self.sample = scores;
+        judged.filter(|&judged| judged != u32::MAX).map(score_of)
     }
 
     /// Scores the pairs of i with these entities for i alone.
@@ -348,7 +382,7 @@ mod tests {
 
     const ENTITIES: usize = 1500;
 
-    fn lists(weights: &[f32], k: usize) -> Vec<Vec<(f32, u32)>> {
+    fn lists(weights: &[f32], k: usize, sample: usize) -> Vec<Vec<(f32, u32)>> {
         let entries = weights.iter().map(|&weight| entry::pack(0, weight)).collect();
         let matrix = Csr { columns: 1, offsets: (0..=weights.len()).collect(), entries };
         let settings = Settings {
@@ -364,7 +398,8 @@ mod tests {
             walk: Exponents { a: 0.0, b: 0.0, c: 0.0, weight: 1.0 },
         };
         let found = Candidates::new(k, (0..weights.len() as u32).collect(), settings.least());
-        Similarity::new(matrix, settings).unwrap().search(&found, &AtomicBool::new(false)).unwrap();
+        let similarity = Similarity::new(matrix, settings).unwrap().with_sample(sample);
+        similarity.search(&found, &AtomicBool::new(false)).unwrap();
         let list = |row| {
             let mut list = Vec::new();
             found.take(row, |score, candidate| list.push((score, candidate)));
@@ -373,16 +408,16 @@ mod tests {
         (0..weights.len()).map(list).collect()
     }
 
-    /// A guess is too high where the pairs that it is made by are the best, and nothing is guessed where all pairs are kept.
+    /// What a sample says is too much where the best pairs are in it, and it says nothing where all pairs are kept.
     #[test]
-    fn guesses_do_not_show() {
+    fn samples_do_not_show() {
+        const K: usize = 256;
         for favour in [0.0, 50.0] {
-            let is_sampled = |at: usize| at % (SAMPLED * SAMPLED_TOGETHER) < SAMPLED_TOGETHER;
-            let favoured = |at: usize| if is_sampled(at) { favour } else { 0.0 };
+            let favoured = |at: usize| if at < ENTITIES / 8 { favour } else { 0.0 };
             let weights: Vec<f32> = (0..ENTITIES).map(|at| 1.0 + (at * 7919 % 101) as f32 + favoured(at)).collect();
-            let (few, all) = (lists(&weights, LONG_LIST), lists(&weights, ENTITIES));
+            let (few, all) = (lists(&weights, K, ENTITIES / 8), lists(&weights, ENTITIES, 0));
             for (few, all) in few.iter().zip(&all) {
-                assert_eq!(few[..], all[..LONG_LIST]);
+                assert_eq!(few[..], all[..K]);
             }
         }
     }

@@ -17,6 +17,7 @@ use super::csr::entry;
 use super::few::{COLUMNS, LANES, MOST_ROWS, Spread, part};
 use super::metric::{Exponents, Metric};
 use super::offers::Scorer;
+use super::sample;
 use super::similarity::{Encoding, Similarity};
 use super::topk::Candidates;
 use super::weighting::divisor;
@@ -181,7 +182,7 @@ impl Run<'_> {
             for i in some.filter(|&i| self.is_mine(i)) {
                 let cells: Vec<C> = sums[..i].iter().map(|(sums, _)| sums[i - first]).collect();
                 scorer.begin(i);
-                scorer.score_all(i, 0, &cells);
+                scorer.score_all(i, 0, &cells, 0);
                 scorer.end(i);
             }
             work += sums.iter().map(|(_, common)| common).sum::<usize>();
@@ -216,19 +217,57 @@ impl Run<'_> {
             for rows in columns..blocks {
                 let other = (rows > columns).then(|| index.entries.read(index.block_entries(rows))).transpose()?;
                 let entries = other.as_deref().unwrap_or(&own);
-                let pass = Pass { block: &block, first: index.blocks[columns], rows, entries };
-                let next = AtomicUsize::new(index.blocks[rows] / ROWS_AT_ONCE * ROWS_AT_ONCE);
-                rayon::broadcast(|thread| {
-                    let mut searcher = searchers[thread.index()].lock().unwrap_or_else(PoisonError::into_inner);
-                    searcher.work(&pass, &next);
-                });
+                let pass = Pass { block: &block, first: index.blocks[columns], rows, entries, sample: 0 };
+                let all = index.blocks[rows]..index.blocks[rows + 1];
+                match self.sample() {
+                    0 => share(&searchers, all.start, |searcher, next| searcher.work(&pass, &all, next)),
+                    sample => self.sampled(&searchers, Pass { sample, ..pass }),
+                }
             }
         }
         Ok(searchers.into_iter().map(|s| s.into_inner().unwrap_or_else(PoisonError::into_inner).work).sum())
     }
+
+    /// How many of the first rows are a sample that is of use: all pairs are searched, in one block.
+    fn sample(&self) -> usize {
+        let index = self.index;
+        let whole = index.blocks.len() == 2 && self.mine.iter().all(|&mine| mine);
+        if whole && index.sample < index.entities() { index.sample } else { 0 }
+    }
+
+    /// All rows of the one block, by a sample that stands first.
+    fn sampled<C: Cell, N: Copy + Send + Sync, F>(
+        &self,
+        searchers: &[Mutex<Searcher<'_, C, N, F>>],
+        pass: Pass<'_, C::Column>,
+    ) where
+        F: Fn(C, N, N) -> f64 + Copy + Send + Sync,
+    {
+        let (found, entities, sample) = (self.found, self.index.entities(), pass.sample);
+        let first = Pass { sample: 0, ..pass };
+        share(searchers, 0, |searcher, next| searcher.work(&first, &(0..sample), next));
+        let place = sample::place(entities, self.index.settings.k, sample);
+        (0..sample).for_each(|row| found.guess(row, place + 1));
+        share(searchers, sample, |searcher, next| {
+            searcher.scorer.learn(0..sample);
+            searcher.work(&pass, &(sample..entities), next);
+        });
+        let misjudged = found.misjudged();
+        share(searchers, 0, |searcher, next| searcher.again(&pass, &misjudged, next));
+    }
+}
+
+/// Has all threads work at rows from `first` on, of which each takes what comes next.
+fn share<S: Send>(searchers: &[Mutex<S>], first: usize, work: impl Fn(&mut S, &AtomicUsize) + Sync) {
+    let next = AtomicUsize::new(first / ROWS_AT_ONCE * ROWS_AT_ONCE);
+    rayon::broadcast(|thread| {
+        let mut searcher = searchers[thread.index()].lock().unwrap_or_else(PoisonError::into_inner);
+        work(&mut searcher, &next);
+    });
 }
 
 /// The rows of one block against the columns of another, or of the same.
+#[derive(Clone, Copy)]
 struct Pass<'a, V: Copy> {
     block: &'a Block<V>,
     /// The first entity of the block.
@@ -236,6 +275,8 @@ struct Pass<'a, V: Copy> {
     /// The block that the rows are of, and its entries.
     rows: usize,
     entries: &'a [u64],
+    /// How many of the block's first rows are a sample of all, by which others are judged.
+    sample: usize,
 }
 
 /// One of the rows.
@@ -283,19 +324,31 @@ struct Searcher<'a, C, N, F> {
 /// Rows that a thread takes at once.
 const ROWS_AT_ONCE: usize = 8;
 impl<C: Cell, N: Copy, F: Fn(C, N, N) -> f64> Searcher<'_, C, N, F> {
-    fn work(&mut self, pass: &Pass<'_, C::Column>, next: &AtomicUsize) {
+    /// Searches some of all these rows.
+    fn work(&mut self, pass: &Pass<'_, C::Column>, all: &Range<usize>, next: &AtomicUsize) {
         let run = self.run;
-        let (first, end) = (run.index.blocks[pass.rows], run.index.blocks[pass.rows + 1]);
         while !run.stop.load(Relaxed) {
             let begin = next.fetch_add(ROWS_AT_ONCE, Relaxed);
-            if begin >= end {
+            if begin >= all.end {
                 break;
             }
             if run.is_mine(begin) {
-                self.rows(begin.max(first)..(begin + ROWS_AT_ONCE).min(end), pass);
+                self.rows(begin.max(all.start)..(begin + ROWS_AT_ONCE).min(all.end), pass);
             }
         }
         self.scorer.deliver();
+    }
+
+    /// Searches some of these rows again, with all others of the block, for themselves alone.
+    fn again(&mut self, pass: &Pass<'_, C::Column>, rows: &[usize], next: &AtomicUsize) {
+        let run = self.run;
+        while let Some(&i) = rows.get(next.fetch_add(1, Relaxed)).filter(|_| !run.stop.load(Relaxed)) {
+            let entries = pass.row(run.index, i).entries;
+            self.work += self.cells.add(entries, None, pass.block, &run.index.scales);
+            let cells = self.cells.first(pass.block.rows());
+            self.scorer.score_again(i, cells);
+            cells.fill(C::default());
+        }
     }
 
     fn rows(&mut self, mut rows: Range<usize>, pass: &Pass<'_, C::Column>) {
@@ -326,7 +379,7 @@ impl<C: Cell, N: Copy, F: Fn(C, N, N) -> f64> Searcher<'_, C, N, F> {
         scorer.begin(i);
         if is_dense(work, reach) {
             let cells = self.cells.first(reach);
-            scorer.score_all(i, pass.first, cells);
+            scorer.score_all(i, pass.first, cells, pass.sample);
             cells.fill(C::default());
         } else {
             reached.clear();

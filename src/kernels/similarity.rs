@@ -43,6 +43,8 @@ pub struct Similarity {
     pub(super) offsets: Vec<usize>,
     /// Where each block of entities begins, and where the last ends.
     pub(super) blocks: Vec<usize>,
+    /// How many of the first entities are a sample of all.
+    pub(super) sample: usize,
     /// The number of features.
     pub(super) columns: usize,
     /// How many features occur.
@@ -99,6 +101,7 @@ impl Similarity {
             entries,
             offsets,
             blocks,
+            sample: 0,
             columns,
             features: 0.0,
             norm,
@@ -172,6 +175,12 @@ impl Similarity {
     /// Cuts the entities anew.
     pub fn set_blocks(&mut self, blocks: Vec<usize>) {
         self.blocks = blocks;
+    }
+
+    /// Tells that so many of the first entities are a [`sample`](super::sample) of all. It is of use where all pairs of entities in
+    /// one block are searched.
+    pub fn with_sample(self, entities: usize) -> Self {
+        Self { sample: entities, ..self }
     }
 
     pub(super) fn block_entries(&self, block: usize) -> Range<usize> {

@@ -42,10 +42,11 @@ struct Cut {
     threads: usize,
     rows: usize,
     entries: usize,
+    sample: usize,
     cpu: Cpu,
 }
 
-const WHOLE: Cut = Cut { threads: 1, rows: usize::MAX, entries: usize::MAX, cpu: Cpu::Any };
+const WHOLE: Cut = Cut { threads: 1, rows: usize::MAX, entries: usize::MAX, sample: 0, cpu: Cpu::Any };
 
 impl Case {
     fn search(&self, settings: Settings) -> Neighbors {
@@ -77,7 +78,7 @@ fn search_share(matrix: Csr, order: Vec<u32>, settings: Settings, cut: Cut, mine
     let candidates = Candidates::new(settings.k.min(entities.max(1)), order, settings.least());
     pool.install(|| {
         let index = Similarity::prepare(Box::new(entries), offsets, bounds, columns, settings).unwrap();
-        index.search_on(cut.cpu, &candidates, mine, &AtomicBool::new(false)).unwrap();
+        index.with_sample(cut.sample).search_on(cut.cpu, &candidates, mine, &AtomicBool::new(false)).unwrap();
     });
     let mut found = Neighbors::default();
     for entity in 0..entities {
@@ -321,11 +322,27 @@ proptest! {
         for asked in case.each_metric() {
             let whole = case.search(asked);
             for cpu in Cpu::available() {
-                prop_assert_eq!(&case.search_cut(asked, Cut { threads, rows, entries, cpu }), &whole);
+                prop_assert_eq!(&case.search_cut(asked, Cut { threads, rows, entries, cpu, ..WHOLE }), &whole);
             }
             let mut sparse = padded.search(asked);
             sparse.entity.iter_mut().chain(&mut sparse.neighbor).for_each(|entity| *entity -= all as u32);
             prop_assert_eq!(&sparse, &whole);
+        }
+    }
+
+    /// Whatever stands first, and whether a sample says that all or none of a row's best come later.
+    #[test]
+    fn samples_do_not_show(case in cases(), times in 2usize..=8, sample in 1usize..=100, threads in 1usize..=3, k in 1usize..=8) {
+        let mut many = case.clone();
+        many.rows = (0..times).flat_map(|_| case.rows.iter().cloned()).collect();
+        many.rows.resize(many.rows.len().max(40), vec![Some(1.0); case.rows[0].len()]);
+        many.order = (0..many.rows.len() as u32).rev().collect();
+        for asked in many.each_metric() {
+            let asked = Settings { k, ..asked };
+            let whole = many.search(asked);
+            for cpu in Cpu::available() {
+                prop_assert_eq!(&many.search_cut(asked, Cut { threads, sample, cpu, ..WHOLE }), &whole, "{:?}", asked);
+            }
         }
     }
 

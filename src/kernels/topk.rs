@@ -213,9 +213,13 @@ impl TopK {
     }
 
     fn cut(&mut self) {
-        if self.buffer.len() > self.k {
-            let (_, &mut worst, _) = self.buffer.select_nth_unstable(self.k - 1);
-            self.buffer.truncate(self.k);
+        self.cut_to(self.k);
+    }
+
+    fn cut_to(&mut self, length: usize) {
+        if self.buffer.len() > length {
+            let (_, &mut worst, _) = self.buffer.select_nth_unstable(length - 1);
+            self.buffer.truncate(length);
             self.floor = worst;
         }
     }
@@ -239,19 +243,24 @@ impl TopK {
         self.buffer.truncate(self.k);
     }
 
-    /// Offers all pairs of another selection, which is empty and starts anew with scores of at least `least` after it.
-    pub fn absorb(&mut self, other: &mut Self, least: f32) {
-        other.cut();
+    /// Offers all pairs of another selection, which is empty after it. What they must beat there holds here, too.
+    pub fn absorb(&mut self, other: &mut Self) {
+        if other.buffer.len() >= self.most {
+            other.cut();
+        }
         if self.buffer.is_empty() {
-            // Most rows are met once; their lists take no more room than they need. A full list will be met again.
+            // Most rows are met once; their lists take no more room than they need. Lists that are full will be met again, and
+            // those that have something to beat will be full.
             let held = other.buffer.len();
-            let room = if other.has_room() { held } else { self.most.min(2 * held) };
+            let room = if other.floor < self.floor { self.most.max(held) } else { held };
             self.buffer.reserve_exact(room);
-            self.floor = other.floor;
             self.buffer.append(&mut other.buffer);
         }
         other.buffer.drain(..).for_each(|key| self.push_key(key));
-        other.floor = Floor::least(least).key();
+        if other.floor < self.floor {
+            self.floor = other.floor;
+            self.buffer.retain(|&key| key <= other.floor);
+        }
     }
 }
 
@@ -325,11 +334,32 @@ impl Candidates {
         self.lock(row).floor()
     }
 
-    /// Moves candidates that were collected apart to a row.
-    pub fn add(&self, row: usize, found: &mut TopK) {
-        if !found.buffer.is_empty() {
-            self.lock(row).absorb(found, self.least);
-        }
+    /// Moves candidates that were collected apart to a row. Returns what others must beat, if there were any.
+    pub fn add(&self, row: usize, found: &mut TopK) -> Option<Floor> {
+        (!found.buffer.is_empty()).then(|| {
+            let mut list = self.lock(row);
+            list.absorb(found);
+            list.floor()
+        })
+    }
+
+    /// Keeps no more than so many candidates of a row, and from now on what beats the last of them.
+    pub(super) fn guess(&self, row: usize, length: usize) {
+        self.lock(row).cut_to(length);
+    }
+
+    /// The rows in which fewer than k candidates beat what was guessed that they must beat.
+    pub(super) fn misjudged(&self) -> Vec<usize> {
+        let least = Floor::least(self.least);
+        let is_misjudged = |list: MutexGuard<'_, TopK>| list.has_room() && list.floor() != least;
+        (0..self.lists.len()).filter(|&row| is_misjudged(self.lock(row))).collect()
+    }
+
+    /// Puts other candidates in the place of those of a row.
+    pub(super) fn replace(&self, row: usize, found: &mut TopK) {
+        let mut list = self.lock(row);
+        list.clear(Floor::least(self.least));
+        list.absorb(found);
     }
 
     /// Hands out the best candidates of a range of rows, once.
@@ -392,7 +422,7 @@ mod tests {
                 part.push(f32::from(score), place);
                 all.push((f32::from(score), place));
             }
-            first.absorb(&mut second, 1.0);
+            first.absorb(&mut second);
             all.retain(|pair| pair.0 >= 1.0);
             all.sort_by(|a, b| b.0.total_cmp(&a.0).then(a.1.cmp(&b.1)));
             all.truncate(k);

@@ -247,6 +247,13 @@ pub fn group(chunks: &mut [Chunk], row: usize, column: usize, numbering: &mut Nu
     Ok(())
 }
 
+/// Numbers the rows of a matrix anew, given the old number of each new one.
+pub fn arrange(chunks: &mut [Chunk], row: usize, numbering: &mut Numbering, arranged: Vec<u32>) -> Result<()> {
+    let renumbered = numbering.arrange(arranged)?;
+    chunks.iter_mut().for_each(|chunk| renumber(&mut chunk.numbers[row], &renumbered));
+    Ok(())
+}
+
 #[derive(Default)]
 struct Faults {
     nulls: Vec<usize>,

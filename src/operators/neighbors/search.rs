@@ -16,10 +16,11 @@ use super::build::{ENTITY, FEATURE};
 use crate::kernels::block::MOST_ROWS;
 use crate::kernels::csr::{Csr, entry};
 use crate::kernels::metric::Settings;
+use crate::kernels::sample;
 use crate::kernels::similarity::{Similarity, blocks};
 use crate::kernels::topk::Candidates;
 use crate::kernels::weighting::Weighting;
-use crate::operators::collect::{Chunk, LARGEST_WEIGHT, group, matrix, number_both};
+use crate::operators::collect::{Chunk, LARGEST_WEIGHT, arrange, group, matrix, number_both};
 use crate::operators::ids::Numbering;
 use crate::operators::node::Resources;
 use crate::operators::sorted::{fit, largest, offsets_of, spill_rows};
@@ -47,6 +48,8 @@ pub(super) struct Search<'a> {
 struct Rows {
     chunks: Vec<Chunk>,
     entities: Numbering,
+    /// How many of the first entities are a sample of all.
+    sample: usize,
     features: usize,
     /// Where each entity's rows would begin if rows were sorted by entity.
     offsets: Vec<usize>,
@@ -57,7 +60,7 @@ struct Rows {
 impl Search<'_> {
     /// The neighbors of all entities of these rows.
     pub fn run(&self, chunks: Vec<Chunk>, types: &Types) -> Result<(Candidates, Numbering)> {
-        let rows = self.timed("matrix_time", || self.pool.install(|| Rows::number(chunks, types)))?;
+        let rows = self.timed("matrix_time", || self.pool.install(|| Rows::number(chunks, types, self.settings.k)))?;
         self.count("entities", rows.entities.ids.len());
         self.count("features", rows.features);
         let held: usize = rows.chunks.iter().map(Chunk::bytes).sum();
@@ -77,7 +80,8 @@ impl Search<'_> {
             let matrix = self.build(&rows, 0..rows.entities.ids.len())?;
             rows.chunks.clear();
             self.count("entries", matrix.entries.len());
-            self.pool.install(|| Similarity::new(matrix, self.settings)).map_err(from_kernel)
+            let prepared = self.pool.install(|| Similarity::new(matrix, self.settings)).map_err(from_kernel);
+            prepared.map(|similarity| similarity.with_sample(rows.sample))
         })?;
         let candidates = self.search(&similarity, rows.entities.order.clone())?;
         // What follows may need the rest.
@@ -167,7 +171,7 @@ impl Search<'_> {
 }
 
 impl Rows {
-    fn number(mut chunks: Vec<Chunk>, types: &Types) -> Result<Self> {
+    fn number(mut chunks: Vec<Chunk>, types: &Types, k: usize) -> Result<Self> {
         let [entity, feature] = [&types.ids[ENTITY], &types.ids[FEATURE]];
         let types = [(entity, &types.out), (feature, feature)];
         let [mut entities, features] = number_both(&mut chunks, [ENTITY, FEATURE], types)?;
@@ -176,10 +180,15 @@ impl Rows {
         if entities.ids.len() > MOST_ROWS {
             group(&mut chunks, ENTITY, FEATURE, &mut entities)?;
         }
+        let sample = sample::size(entities.ids.len(), k);
+        if sample > 0 {
+            let arranged = sample::first(entities.ids.len(), sample);
+            arrange(&mut chunks, ENTITY, &mut entities, arranged)?;
+        }
         let offsets = offsets_of(&entities.counts);
         let per_entity = 2 * size_of::<usize>() + size_of::<f64>() + 2 * size_of::<u32>();
         let fixed = entities.ids.get_array_memory_size() + entities.ids.len() * per_entity;
-        Ok(Self { chunks, entities, features, offsets, fixed })
+        Ok(Self { chunks, entities, sample, features, offsets, fixed })
     }
 }
 
