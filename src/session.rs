@@ -177,7 +177,7 @@ pub fn config(limits: &Limits) -> SessionConfig {
     let mut config = SessionConfig::new()
         .with_target_partitions(limits.threads())
         .with_information_schema(true)
-        // With room for two batches, whoever makes them waits whenever a row group is put into its file.
+        // Half as many batches wait for a file. With room for one, whoever makes them waits whenever a row group is put into it.
         .set_usize("datafusion.execution.max_buffered_batches_per_output_file", 8);
     let options = config.options_mut();
     options.sql_parser.collect_spans = true;

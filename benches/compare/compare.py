@@ -7,7 +7,7 @@
     venv/bin/python benches/compare/compare.py bench-data --lakeside target/release/lakeside --only cosine_d20m
 
 Whole processes, Parquet to Parquet, on a machine that does nothing else: ours, theirs, ours, theirs; the first pair
-warms up, its answers are compared and its times are not counted. No answer of a run before is there to be replaced. Ratios are medians of the ratios of pairs. Rows that
+warms up, its answers are compared and its times are not counted. Answers of the pair before are removed. Ratios are medians of the ratios of pairs. Rows that
 a call does not run keep what they had; they are stored in results.json beside the table.
 """
 import argparse
@@ -227,15 +227,21 @@ def compared(bench: Bench, row: Row) -> str:
         raise Failed(f"the answers differ: {failure}") from failure
 
 
+def forget(folder: Path) -> None:
+    """Removes answers: who replaces a file waits for the system, which writes the new one to disk and lets go of the old one."""
+    for name in ("ours.parquet", "theirs.parquet", "clean_*.parquet"):
+        for answer in folder.glob(name):
+            answer.unlink()
+
+
 def pairs_of_runs(bench: Bench, row: Row) -> tuple[str, list[tuple[Run, Run | None]]]:
     ours, theirs = row.ours("ours.parquet"), row.theirs and row.theirs("theirs.parquet")
     if theirs is None:
+        forget(bench.folder)
         return "", [(bench.once(*ours), None)]
 
     def pair() -> tuple[Run, Run]:
-        # Whoever replaces a file waits for the system, which writes the new one to disk at once and lets go of the old one.
-        for answer in ("ours.parquet", "theirs.parquet"):
-            (bench.folder / answer).unlink(missing_ok=True)
+        forget(bench.folder)
         return bench.once(*ours) if row.once else run(ours, bench.folder), run(theirs, bench.folder)
 
     pair()

@@ -1,8 +1,8 @@
 //! The columns of a block of rows, and the sums that another row has in common with each row of the block.
 //!
 //! For row `i` the kernel walks its entries `(x, a)` and, for each, the rows `j` of the block that have column `x` with
-//! value `b`, adding to one cell per row `j` (Gustavson 1978). Rows of the block itself meet only rows before them, so
-//! each pair is summed once.
+//! value `b`, adding to one cell per row `j` (Gustavson 1978). Rows of the block itself meet only rows before them where
+//! each pair is to be summed once.
 
 use std::ops::Range;
 use std::sync::atomic::{AtomicU16, Ordering::Relaxed};
@@ -180,8 +180,8 @@ impl<C: Cell> Cells<C> {
         MOST_ROWS * size_of::<C>()
     }
 
-    /// Adds a row's products with the rows of the block. `positions` are given where the row is of the block itself. Returns the
-    /// multiply-adds done.
+    /// Adds a row's products with the rows of the block. `positions` are given where the row is of the block itself and to meet
+    /// only those before it. Returns the multiply-adds done.
     pub fn add(&mut self, row: &[u64], positions: Option<&[u16]>, block: &Block<C::Column>, scales: &Scales) -> usize {
         let mut work = 0;
         for at in 0..row.len() {

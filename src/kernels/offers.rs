@@ -27,7 +27,7 @@ pub(super) struct Scorer<'a, N, F> {
     own_floor: Floor,
     /// What was found for other entities and is not delivered yet.
     outbox: Outbox,
-    /// Room for a few of its scores, [`falling`].
+    /// Room for its scores with a sample, [`falling`].
     sample: Vec<u32>,
     /// The entities that were gathered.
     gathered: Gathered<N>,

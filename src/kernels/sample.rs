@@ -4,7 +4,10 @@
 //! first, from the most to the least popular, meets every other entity before all others do. Of `n` entities, `s` of them sampled,
 //! `k s / n` of the k best are expected in the sample, and hardly more than three standard deviations (their root) beyond that: the
 //! score at this place of the sample is what must be beaten. Lists in which fewer than k do so in the end are made again without
-//! it, so that samples show in the time that a search takes, and in nothing else.
+//! it: what a sample says shows in the time that a search takes, and in nothing else.
+//!
+//! That a sample stands first may show in the last bits of weights, as sums over entities are taken in the order of their numbers;
+//! so where its numbers are given depends on the question and the data, not on where and how it is searched.
 
 use super::block::MOST_ROWS;
 

@@ -1,6 +1,8 @@
 //! The k most similar entities of each entity, for every metric of `neighbors`: the search itself.
 //!
-//! Each pair of entities is summed and scored once, and offered to both of its ends.
+//! Each pair of entities is summed and scored once, and offered to both of its ends; but for a [`sample`] of long lists, whose
+//! scores are taken beforehand, and for lists that it misjudged. Symmetric scores are therefore the same to the last bit from
+//! either end.
 
 use std::ops::Range;
 use std::sync::Mutex;
@@ -44,7 +46,7 @@ impl Similarity {
         if let Some(Exponents { a, c, .. }) = self.settings.exponents() {
             let by = |exponent| self.norm.iter().map(move |&degree| divisor(degree, exponent));
             if a == c {
-                return run.scaled_dots(&by(a).collect::<Vec<_>>(), true, |dot, i: f64, j: f64| dot * i * j);
+                return run.scaled_dots(&by(a).collect::<Vec<_>>(), true, |dot, i: f64, j: f64| dot * (i * j));
             }
             let both: Vec<[f64; 2]> = by(a).zip(by(c)).map(|(a, c)| [a, c]).collect();
             return run.scaled_dots(&both, false, |dot, i: [f64; 2], j: [f64; 2]| dot * i[0] * j[1]);
@@ -67,7 +69,9 @@ impl Similarity {
             }),
             Metric::Jaccard => run.counts(true, move |c, a, b| c / (a + b - c + h)),
             Metric::Dice => run.counts(true, move |c, a, b| 2.0 * c / (a + b + h)),
-            Metric::Tversky => run.counts(alpha == beta, move |c, a, b| c / (c + alpha * (a - c) + beta * (b - c) + h)),
+            Metric::Tversky => {
+                run.counts(alpha == beta, move |c, a, b| c / (c + (alpha * (a - c) + beta * (b - c)) + h))
+            }
             Metric::Overlap => run.counts(true, |c, _, _| c),
             Metric::Lift => run.counts(true, move |c, a, b| c * features / (a * b + h)),
             Metric::Walk | Metric::P3alpha | Metric::Rp3beta | Metric::Gfcf => Err("a walk without exponents".into()),

@@ -77,7 +77,7 @@ impl Similarity {
     /// Prepares a search over a matrix of entities by features, all of it in memory.
     ///
     /// Cells of popular entities stay in the cache if these have the small numbers, and a row meets only those before
-    /// it, so number entities by falling popularity. Equally popular ones are best numbered by their first feature: a row of
+    /// it, so number entities by falling popularity, but for a [`sample`](super::sample). Equally popular ones are best numbered by their first feature: a row of
     /// few features then meets few blocks, and in them what the row before it met.
     pub fn new(matrix: Csr, settings: Settings) -> Result<Self, Error> {
         let Csr { columns, offsets, entries } = matrix;

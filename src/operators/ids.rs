@@ -204,7 +204,7 @@ fn texts_to_array(texts: &Texts, data_type: &DataType) -> Result<ArrayRef> {
     Ok(cast(&BinaryViewArray::from_iter_values(values), data_type)?)
 }
 
-/// The final numbers of ids: by falling count in what was ranked by, equal counts by id.
+/// The numbers of ids: by falling count in what was ranked by, equal counts by id, until they are arranged otherwise.
 pub struct Numbering {
     /// The distinct ids by number, in the type in which they go out.
     pub ids: ArrayRef,
