@@ -25,6 +25,8 @@ pub(super) struct Scorer<'a, N, F> {
     best: TopK,
     /// What a neighbor of that entity must beat.
     own_floor: Floor,
+    /// Whether a sample said so: then its list will be full.
+    is_judged: bool,
     /// What was found for other entities and is not delivered yet.
     outbox: Outbox,
     /// Room for its scores with a sample, [`falling`].
@@ -141,9 +143,10 @@ where
         if let Some(score) = score {
             scorer.best.guess(score);
             scorer.own_floor = known.max(scorer.best.floor());
+            scorer.is_judged = matches!(guess, Guess::Sample(_));
         }
         scorer.score_cells(i, &others, entity, cells);
-        if score.is_some() && matches!(guess, Guess::Score(_)) && scorer.best.has_room() {
+        if score.is_some() && !scorer.is_judged && scorer.best.has_room() {
             scorer.best.clear(known);
             scorer.score_own(i, &others, cells);
         }
@@ -174,6 +177,7 @@ impl<'a, N: Copy, F> Scorer<'a, N, F> {
             floor_places: vec![own_floor.place; entities],
             best: TopK::roomy(k, least),
             own_floor,
+            is_judged: false,
             outbox: Outbox::new(entities, k),
             sample: Vec::new(),
             gathered: Gathered::default(),
@@ -186,13 +190,14 @@ impl<'a, N: Copy, F> Scorer<'a, N, F> {
     /// Begins with the pairs of i.
     pub(super) fn begin(&mut self, i: usize) {
         self.own_floor = self.found.floor(i);
+        self.is_judged = false;
         // The row before may have left its floor behind, if it found nothing.
         self.best.clear(self.own_floor);
     }
 
     /// Hands out the best pairs of i, and sometimes what was found for others.
     pub(super) fn end(&mut self, i: usize) {
-        if let Some(floor) = self.found.add(i, &mut self.best) {
+        if let Some(floor) = self.found.add(i, &mut self.best, self.is_judged) {
             self.know(i, floor);
         }
         if self.outbox.is_full() {

@@ -243,16 +243,20 @@ impl TopK {
         self.buffer.truncate(self.k);
     }
 
-    /// Offers all pairs of another selection, which is empty after it. What they must beat there holds here, too.
-    pub fn absorb(&mut self, other: &mut Self) {
+    /// Offers all pairs of another selection, which is empty after it. What they must beat there holds here, too. Where it is
+    /// known that the list `will_fill` there is room for all at once.
+    pub fn absorb(&mut self, other: &mut Self, will_fill: bool) {
         if other.buffer.len() >= self.most {
             other.cut();
         }
         if self.buffer.is_empty() {
-            // Most rows are met once; their lists take no more room than they need. Lists that have something to beat are full, or
-            // will be.
+            // Most rows are met once; their lists take no more room than they need. A full list will be met again.
             let held = other.buffer.len();
-            let room = if other.floor < self.floor { self.most.min(2 * held) } else { held };
+            let room = match will_fill {
+                true => self.most,
+                false if other.has_room() => held,
+                false => self.most.min(2 * held),
+            };
             self.buffer.reserve_exact(room);
             self.buffer.append(&mut other.buffer);
         }
@@ -334,11 +338,12 @@ impl Candidates {
         self.lock(row).floor()
     }
 
-    /// Moves candidates that were collected apart to a row. Returns what others must beat, if there were any.
-    pub fn add(&self, row: usize, found: &mut TopK) -> Option<Floor> {
+    /// Moves candidates that were collected apart to a row, whose list may be known to fill. Returns what others must beat, if
+    /// there were any.
+    pub fn add(&self, row: usize, found: &mut TopK, will_fill: bool) -> Option<Floor> {
         (!found.buffer.is_empty()).then(|| {
             let mut list = self.lock(row);
-            list.absorb(found);
+            list.absorb(found, will_fill);
             list.floor()
         })
     }
@@ -359,7 +364,7 @@ impl Candidates {
     pub(super) fn replace(&self, row: usize, found: &mut TopK) {
         let mut list = self.lock(row);
         list.clear(Floor::least(self.least));
-        list.absorb(found);
+        list.absorb(found, false);
     }
 
     /// Hands out the best candidates of a range of rows, once.
@@ -422,7 +427,7 @@ mod tests {
                 part.push(f32::from(score), place);
                 all.push((f32::from(score), place));
             }
-            first.absorb(&mut second);
+            first.absorb(&mut second, false);
             all.retain(|pair| pair.0 >= 1.0);
             all.sort_by(|a, b| b.0.total_cmp(&a.0).then(a.1.cmp(&b.1)));
             all.truncate(k);
@@ -457,7 +462,7 @@ mod tests {
             (1..=reach as u32).for_each(|place| best.push(place as f32, place));
             // Which cuts it.
             prop_assert!(!asked || best.kth().is_some() == (reach >= k));
-            found.add(0, &mut best);
+            found.add(0, &mut best, false);
             let counted = Candidates::bytes_for(k, (0..reach + 1).map(|row| if row == 0 { reach } else { 0 }));
             prop_assert!(found.bytes() <= counted, "{} of {counted}", found.bytes());
             prop_assert_eq!(found.take_lists(0..1).lengths, [k.min(reach)]);
