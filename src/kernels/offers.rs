@@ -16,11 +16,9 @@ const CELLS_AT_ONCE: usize = 64;
 pub(super) struct Scorer<'a, N, F> {
     cpu: Cpu,
     k: usize,
-    least: f32,
     found: &'a Candidates,
-    /// What a neighbor of each entity must beat, as far as this thread knows: scores and, apart from them, places.
-    floor_scores: Vec<f32>,
-    floor_places: Vec<u32>,
+    /// What a neighbor of each entity must beat, as far as this thread knows.
+    floors: Floors,
     /// The best of the entity whose row is at work.
     best: TopK,
     /// What a neighbor of that entity must beat.
@@ -36,6 +34,19 @@ pub(super) struct Scorer<'a, N, F> {
     norms: &'a [N],
     symmetric: bool,
     score: F,
+}
+
+/// Floors of many, scores and places apart from each other.
+#[derive(Default)]
+struct Floors {
+    scores: Vec<f32>,
+    places: Vec<u32>,
+}
+
+impl Floors {
+    fn put(&mut self, row: usize, floor: Floor) {
+        (self.scores[row], self.places[row]) = (floor.score, floor.place);
+    }
 }
 
 /// Some of all entities side by side, with what is known of each and what its neighbors must beat.
@@ -111,7 +122,7 @@ struct Scoring<'s, 'a, N, F, C, E> {
 }
 
 /// What the best pairs of an entity must beat.
-pub(super) enum Guess {
+enum Guess {
     /// What is known.
     None,
     /// About the score of the k-th best pair; scored again without it where it is too high.
@@ -171,10 +182,8 @@ impl<'a, N: Copy, F> Scorer<'a, N, F> {
         Self {
             cpu,
             k,
-            least,
             found,
-            floor_scores: vec![least; entities],
-            floor_places: vec![own_floor.place; entities],
+            floors: Floors { scores: vec![least; entities], places: vec![own_floor.place; entities] },
             best: TopK::roomy(k, least),
             own_floor,
             is_judged: false,
@@ -198,20 +207,16 @@ impl<'a, N: Copy, F> Scorer<'a, N, F> {
     /// Hands out the best pairs of i, and sometimes what was found for others.
     pub(super) fn end(&mut self, i: usize) {
         if let Some(floor) = self.found.add(i, &mut self.best, self.is_judged) {
-            self.know(i, floor);
+            self.floors.put(i, floor);
         }
         if self.outbox.is_full() {
             self.deliver();
         }
     }
 
-    fn know(&mut self, row: usize, floor: Floor) {
-        (self.floor_scores[row], self.floor_places[row]) = (floor.score, floor.place);
-    }
-
     /// Learns what is known of some entities by now.
     pub(super) fn learn(&mut self, rows: Range<usize>) {
-        rows.for_each(|row| self.know(row, self.found.floor(row)));
+        rows.for_each(|row| self.floors.put(row, self.found.floor(row)));
     }
 
     /// Scores the pairs of i with as many entities from `first` on as there are cells, and offers what may win. Of those, a
@@ -220,18 +225,18 @@ impl<'a, N: Copy, F> Scorer<'a, N, F> {
     where
         F: Fn(C, N, N) -> f64,
     {
-        let (scores, places) = (std::mem::take(&mut self.floor_scores), std::mem::take(&mut self.floor_places));
+        let floors = std::mem::take(&mut self.floors);
         let range = first..first + cells.len();
         let others = Others {
             norms: &self.norms[range.clone()],
             places: &self.found.places()[range.clone()],
-            floor_scores: &scores[range.clone()],
-            floor_places: &places[range],
+            floor_scores: &floors.scores[range.clone()],
+            floor_places: &floors.places[range],
         };
         let cpu = self.cpu;
         let guess = if sample == 0 { Guess::None } else { Guess::Sample(sample) };
         cpu.run(Scoring { scorer: self, i, others, entity: |at| first + at, cells, guess });
-        (self.floor_scores, self.floor_places) = (scores, places);
+        self.floors = floors;
     }
 
     /// Gathers entities to be scored with others, each told by how far it is from the first.
@@ -242,8 +247,8 @@ impl<'a, N: Copy, F> Scorer<'a, N, F> {
         let entities = &gathered.entities;
         gathered.norms.extend(entities.iter().map(|&j| self.norms[j as usize]));
         gathered.places.extend(entities.iter().map(|&j| self.found.places()[j as usize]));
-        gathered.floor_scores.extend(entities.iter().map(|&j| self.floor_scores[j as usize]));
-        gathered.floor_places.extend(entities.iter().map(|&j| self.floor_places[j as usize]));
+        gathered.floor_scores.extend(entities.iter().map(|&j| self.floors.scores[j as usize]));
+        gathered.floor_places.extend(entities.iter().map(|&j| self.floors.places[j as usize]));
     }
 
     /// Scores the pairs of i with the last of the entities that were gathered, as many as there are cells, and offers what may
@@ -273,13 +278,14 @@ impl<'a, N: Copy, F> Scorer<'a, N, F> {
         self.best.kth()
     }
 
-    /// Scores the pairs of i with all others again, whose cells are given in order with its own among them, and puts the best in
-    /// the place of what was found.
+    /// Forgets what was found for i and scores its pairs with all others, whose cells are given in order with its own among them,
+    /// for i alone.
     pub(super) fn score_again<C: Cell>(&mut self, i: usize, cells: &[C])
     where
         F: Fn(C, N, N) -> f64,
     {
-        self.best.clear(Floor::least(self.least));
+        self.found.forget(i);
+        self.begin(i);
         for range in [0..i, i + 1..cells.len()] {
             let others = Others {
                 norms: &self.norms[range.clone()],
@@ -289,7 +295,7 @@ impl<'a, N: Copy, F> Scorer<'a, N, F> {
             };
             self.score_own(i, &others, &cells[range]);
         }
-        self.found.replace(i, &mut self.best);
+        self.end(i);
     }
 
     /// The score that the best pairs of i must beat as a sample of them says, if it says so.
@@ -369,9 +375,7 @@ impl<'a, N: Copy, F> Scorer<'a, N, F> {
 
     /// Hands out what was found for others.
     pub(super) fn deliver(&mut self) {
-        let known =
-            |row: usize, floor: Floor| (self.floor_scores[row], self.floor_places[row]) = (floor.score, floor.place);
-        self.found.deliver(&mut self.outbox, known);
+        self.found.deliver(&mut self.outbox, |row, floor| self.floors.put(row, floor));
     }
 }
 

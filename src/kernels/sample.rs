@@ -6,8 +6,8 @@
 //! score at this place of the sample is what must be beaten. Lists in which fewer than k do so in the end are made again without
 //! it: what a sample says shows in the time that a search takes, and in nothing else.
 //!
-//! That a sample stands first may show in the last bits of weights, as sums over entities are taken in the order of their numbers;
-//! so where its numbers are given depends on the question and the data, not on where and how it is searched.
+//! That a sample stands first may show in the last bits of weights, as sums over entities are taken in the order of their numbers.
+//! Entities are therefore numbered so whether or not a search can use the sample, and its answer does not depend on that.
 
 use super::block::MOST_ROWS;
 

@@ -360,11 +360,9 @@ impl Candidates {
         (0..self.lists.len()).filter(|&row| is_misjudged(self.lock(row))).collect()
     }
 
-    /// Puts other candidates in the place of those of a row.
-    pub(super) fn replace(&self, row: usize, found: &mut TopK) {
-        let mut list = self.lock(row);
-        list.clear(Floor::least(self.least));
-        list.absorb(found, false);
+    /// Forgets the candidates of a row, and what they had to beat.
+    pub(super) fn forget(&self, row: usize) {
+        self.lock(row).clear(Floor::least(self.least));
     }
 
     /// Hands out the best candidates of a range of rows, once.

@@ -242,9 +242,8 @@ pub fn group(chunks: &mut [Chunk], row: usize, column: usize, numbering: &mut Nu
             first[row as usize] = first[row as usize].min(found);
         }
     }
-    let renumbered = numbering.group(&first)?;
-    chunks.iter_mut().for_each(|chunk| renumber(&mut chunk.numbers[row], &renumbered));
-    Ok(())
+    let grouped = numbering.grouped(&first);
+    arrange(chunks, row, numbering, grouped)
 }
 
 /// Numbers the rows of a matrix anew, given the old number of each new one.

@@ -99,7 +99,7 @@ impl Found {
     fn ids_of(&self, rows: Range<usize>, lengths: &[usize], places: Vec<u32>) -> Result<[ArrayRef; 2]> {
         let entities = &self.places[rows];
         if keys::are_in(self.schema.field(0)) {
-            return Ok([keys::runs(entities.iter().copied(), lengths, &self.ids)?, keys::keys(places, &self.ids)?]);
+            return Ok([keys::runs(entities.iter().copied(), lengths, &self.ids)?, keys::each(places, &self.ids)?]);
         }
         let mut of_each = Vec::with_capacity(places.len());
         entities.iter().zip(lengths).for_each(|(&place, length)| of_each.resize(of_each.len() + length, place));

@@ -220,13 +220,13 @@ impl Numbering {
         Ok(take(&self.ids, &UInt32Array::from(inverse(&self.order)), None)?)
     }
 
-    /// Numbers ids of the same count anew, by what they are grouped by, then by id. Returns the new number of each old one.
-    pub fn group(&mut self, group: &[u32]) -> Result<Vec<u32>> {
+    /// The numbers of all ids in another order: of those of the same count by what they are grouped by, then by id.
+    pub fn grouped(&self, group: &[u32]) -> Vec<u32> {
         // Equal counts stand together, by id: what sorts them by group and number needs no look at either.
         let mut keys: Vec<u64> = group.iter().zip(0..).map(|(&group, old)| u64::from(group) << 32 | old).collect();
         let count = |key: u64| self.counts[key as u32 as usize];
         keys.chunk_by_mut(|a, b| count(*a) == count(*b)).for_each(|same| same.par_sort_unstable());
-        self.arrange(keys.into_iter().map(|key| key as u32).collect())
+        keys.into_iter().map(|key| key as u32).collect()
     }
 
     /// Numbers ids anew, given the old number of each new one. Returns the new number of each old one.

@@ -41,7 +41,7 @@ pub fn bytes(keys: &ArrayRef) -> usize {
 }
 
 /// Keys of these ids, which are in order.
-pub fn keys(keys: Vec<u32>, ids: &ArrayRef) -> Result<ArrayRef> {
+pub fn each(keys: Vec<u32>, ids: &ArrayRef) -> Result<ArrayRef> {
     Ok(Arc::new(DictionaryArray::try_new(UInt32Array::from(keys), Arc::clone(ids))?))
 }
 
@@ -56,5 +56,5 @@ pub fn runs(keys: impl Iterator<Item = u32>, lengths: &[usize], ids: &ArrayRef) 
     let runs = RunArray::<Int32Type>::try_new(&Int32Array::from(ends), &UInt32Array::from(of_runs.clone()))?;
     // An array of runs has its values taken apart and put together again where it is made, so that they would not be known any
     // more by where they are.
-    Ok(Arc::new(runs.with_values(self::keys(of_runs, ids)?)))
+    Ok(Arc::new(runs.with_values(each(of_runs, ids)?)))
 }

@@ -316,7 +316,7 @@ mod tests {
     fn keys_are_places_in_a_dictionary() {
         let dictionary = |texts: Vec<&str>| Arc::new(StringViewArray::from(texts)) as ArrayRef;
         let values = dictionary(vec!["an id", "missing", "the third"]);
-        let key = |keys: Vec<u32>| keys::keys(keys, &values).unwrap();
+        let key = |keys: Vec<u32>| keys::each(keys, &values).unwrap();
         let in_runs = keys::runs([1, 2, 0, 2].into_iter(), &[3, 1, 1, 2], &values).unwrap();
         let (last, none) = (key(vec![2]), keys::runs([].into_iter(), &[], &values).unwrap());
         for arrays in
@@ -330,9 +330,9 @@ mod tests {
         }
         // Several dictionaries, one of another type, and strings that statistics cut.
         let [third, long] = [dictionary(vec!["the third"]), dictionary(vec![&"long".repeat(20)])];
-        assert!(keys_of(&[key(vec![0]), keys::keys(vec![0], &third).unwrap()]).is_none());
-        assert!(of_keys(&[keys::keys(vec![0], &(Arc::new(Int64Array::from(vec![7])) as ArrayRef)).unwrap()]).is_none());
-        assert!(of_keys(&[keys::keys(vec![0], &long).unwrap()]).is_none());
+        assert!(keys_of(&[key(vec![0]), keys::each(vec![0], &third).unwrap()]).is_none());
+        assert!(of_keys(&[keys::each(vec![0], &(Arc::new(Int64Array::from(vec![7])) as ArrayRef)).unwrap()]).is_none());
+        assert!(of_keys(&[keys::each(vec![0], &long).unwrap()]).is_none());
     }
 
     #[test]
