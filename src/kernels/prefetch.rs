@@ -15,6 +15,13 @@ pub fn prefetch<T>(slice: &[T]) {
     }
 }
 
+/// Asks for the first and the last cache line of some bytes, without branches.
+#[inline(always)]
+pub fn prefetch_ends(bytes: &[u8]) {
+    line(bytes.as_ptr().cast());
+    line(bytes.as_ptr().wrapping_add(bytes.len().saturating_sub(1)).cast());
+}
+
 #[cfg(target_arch = "x86_64")]
 #[inline(always)]
 fn line(address: *const i8) {

@@ -3,48 +3,52 @@
 /// The length of a UUID as text: 32 digits and four dashes.
 pub const LENGTH: usize = 36;
 
-/// Its digits.
-pub const DIGITS: usize = 32;
+/// A text of this length as words of eight bytes; the last begins in the one before.
+pub const PARTS: usize = 5;
 
-/// What may be the digits of a UUID; None for a text without its dashes.
+/// The parts of a text.
 #[inline(always)]
-pub fn digits(text: &[u8; LENGTH]) -> Option<[u8; DIGITS]> {
-    if [text[8], text[13], text[18], text[23]] != [b'-'; 4] {
-        return None;
-    }
-    let mut digits = [0; DIGITS];
-    digits[..8].copy_from_slice(&text[..8]);
-    digits[8..12].copy_from_slice(&text[9..13]);
-    digits[12..16].copy_from_slice(&text[14..18]);
-    digits[16..20].copy_from_slice(&text[19..23]);
-    digits[20..].copy_from_slice(&text[24..]);
-    Some(digits)
+pub fn parts(text: &[u8; LENGTH]) -> [u64; PARTS] {
+    let (eights, _) = text.as_chunks();
+    let (_, lasts) = text.as_rchunks();
+    let part = |bytes: [u8; 8]| u64::from_le_bytes(bytes);
+    [part(eights[0]), part(eights[1]), part(eights[2]), part(eights[3]), part(lasts[3])]
 }
 
-/// Puts the values of hexadecimal digits in lower case in their places, and tells of each what is not 0 if it is no such.
+/// What tells each of some UUIDs from all others, in two words, and what is not 0 where a text is no UUID in lower case. Of
+/// many at once: in wide vectors it takes a fraction of the time that it takes for one after the other.
 #[inline(always)]
-pub fn read<const N: usize>(digits: &mut [[u8; DIGITS]; N]) -> [[u8; DIGITS]; N] {
-    const LETTERS: u8 = b'a' - b'0' - 10;
-    let mut faults = [[0; DIGITS]; N];
-    for (digit, fault) in digits.as_flattened_mut().iter_mut().zip(faults.as_flattened_mut()) {
-        // Letters have the bit of 64, which digits lack. What is neither has a value above 15, or does not come back.
-        let value = (*digit & 15) + (*digit >> 6 & 1) * 9;
-        let back = value + b'0' + if value > 9 { LETTERS } else { 0 };
-        *fault = (back ^ *digit) | (value & 16);
-        *digit = value;
+pub fn read<const N: usize>(parts: &[[u64; N]; PARTS]) -> ([[u64; N]; 2], [u64; N]) {
+    let (mut words, mut faults) = ([[0; N]; 2], [0; N]);
+    for at in 0..N {
+        let (a, wrong_a) = digits(parts[0][at], 0);
+        let (b, wrong_b) = digits(parts[1][at], 0xff00_0000_00ff);
+        let (c, wrong_c) = digits(parts[2][at], 0xff00_0000_00ff_0000);
+        let (d, wrong_d) = digits(parts[3][at], 0);
+        let (e, wrong_e) = digits(parts[4][at], 0);
+        faults[at] = wrong_a | wrong_b | wrong_c | wrong_d | wrong_e;
+        // A digit is half a byte. The last four take the places of the dashes.
+        let last = (e >> 32 & 0xf) | (e & 0xf << 40) | (e >> 28 & 0xf0 << 16) | (e << 4 & 0xf0 << 56);
+        words[0][at] = a | d << 4;
+        words[1][at] = b | c << 4 | last;
     }
-    faults
+    (words, faults)
 }
 
-/// A UUID of digits with these values, if none is at fault.
+/// The values of the hexadecimal digits of a part, 0 for the bytes that are to be dashes, and what is not 0 if a byte is not
+/// what it is to be.
 #[inline(always)]
-pub fn words(values: &[u8; DIGITS], faults: &[u8; DIGITS]) -> Option<[u64; 2]> {
-    let eights = |bytes: &[u8; DIGITS]| -> [u64; 4] {
-        let eights = bytes.as_chunks().0;
-        std::array::from_fn(|at| u64::from_le_bytes(eights[at]))
-    };
-    let [a, b, c, d] = eights(values);
-    (eights(faults) == [0; 4]).then_some([a | b << 4, c | d << 4])
+fn digits(part: u64, dashes: u64) -> (u64, u64) {
+    const fn each(byte: u8) -> u64 {
+        u64::from_le_bytes([byte; 8])
+    }
+    // Letters have the bit of 64, which digits lack.
+    let letter = part >> 6 & each(1);
+    let value = (part & each(15)) + letter + (letter << 3);
+    let above_nine = (value + each(6)) >> 4 & each(1);
+    let upper_half = each(b'0') + (letter << 4) + (letter << 5);
+    let fault = (part & each(0xf0) ^ upper_half) | (value & each(16)) | (above_nine ^ letter);
+    (value & !dashes, (fault & !dashes) | ((part ^ each(b'-')) & dashes))
 }
 
 #[cfg(test)]
@@ -57,9 +61,9 @@ mod tests {
     #[test]
     fn only_uuids_in_lower_case_have_their_form() {
         let uuid = |text: &[u8; LENGTH]| {
-            let mut both = [digits(&EXAMPLE)?, digits(text)?];
-            let faults = read(&mut both);
-            words(&both[1], &faults[1])
+            let (example, parts) = (parts(&EXAMPLE), parts(text));
+            let (words, faults) = read(&std::array::from_fn(|part| [example[part], parts[part]]));
+            (faults[1] == 0).then_some([words[0][1], words[1][1]])
         };
         let Some([a, b]) = uuid(&EXAMPLE) else { panic!("a UUID is not seen") };
         assert_ne!(a, b);

@@ -149,7 +149,9 @@ impl Words {
     }
 }
 
-/// Adds to the count of each of these numbers; it stands here as the crate of kernels is compiled for speed.
+/// Adds to the count of each of these numbers; it stands here, and is compiled here, as the crate of kernels is compiled for
+/// speed.
+#[inline(never)]
 pub fn count(numbers: &[u32], counts: &mut [u32]) {
     for &number in numbers {
         counts[number as usize] += 1;

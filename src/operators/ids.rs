@@ -24,7 +24,8 @@ use crate::kernels::words::{Words, count};
 pub struct Interner {
     data_type: DataType,
     ids: Distinct,
-    /// How often each id came that `ids` did not count: by the keys of a dictionary, or in groups. May end before the last id.
+    /// How often each id came that `ids` did not count: all but words, and those too by the keys of a dictionary. May end before
+    /// the last id.
     counts: Vec<u32>,
     dictionary: Dictionary,
 }
@@ -64,9 +65,9 @@ impl Interner {
     pub fn intern(&mut self, ids: &ArrayRef) -> Result<Vec<u32>> {
         let codes = match (ids.as_any_dictionary_opt(), &self.ids) {
             (Some(ids), _) => self.intern_keys(ids)?,
-            (None, Distinct::Groups(..)) => self.intern_values(ids, 1)?,
             // Counted as they are looked up.
-            (None, _) => return self.intern_values(ids, 1),
+            (None, Distinct::Words(_)) => return self.intern_values(ids, 1),
+            (None, _) => self.intern_values(ids, 1)?,
         };
         self.counts.resize(self.distinct(), 0);
         count(&codes, &mut self.counts);
@@ -97,14 +98,14 @@ impl Interner {
         Ok(numbers)
     }
 
-    /// Looks up each value, which words and texts count so many times.
+    /// Looks up each value, which words count so many times.
     fn intern_values(&mut self, ids: &ArrayRef, times: u32) -> Result<Vec<u32>> {
         let codes = match &mut self.ids {
             Distinct::Words(words) => match ids.data_type() {
                 DataType::Int64 => words.intern(ids.as_primitive::<Int64Type>().values().inner().typed_data(), times),
                 _ => words.intern(ids.as_primitive::<UInt64Type>().values(), times),
             },
-            Distinct::Texts(texts) => intern_texts(texts, ids, times)?,
+            Distinct::Texts(texts) => intern_texts(texts, ids)?,
             Distinct::Groups(groups, scratch) => {
                 scratch.clear();
                 groups.intern(std::slice::from_ref(ids), scratch)?;
@@ -138,7 +139,7 @@ impl Interner {
                 };
                 (ids, words.counts())
             }
-            Distinct::Texts(texts) => (texts_to_array(&texts, &self.data_type)?, texts.counts()),
+            Distinct::Texts(texts) => (texts_to_array(&texts, &self.data_type)?, Vec::new()),
             // Some kinds of groups cannot give out what they never held.
             Distinct::Groups(groups, _) if groups.is_empty() => (new_empty_array(&self.data_type), Vec::new()),
             Distinct::Groups(mut groups, _) => (groups.emit(EmitTo::All)?.swap_remove(0), Vec::new()),
@@ -167,28 +168,28 @@ pub fn value_type(ids: &DataType) -> DataType {
     }
 }
 
-/// The number of each string of an array of strings or bytes without NULLs, which is counted so many times.
-fn intern_texts(texts: &mut Texts, ids: &ArrayRef, times: u32) -> Result<Vec<u32>> {
-    fn strings<'a>(texts: &mut Texts, values: impl StringArrayType<'a>, times: u32) -> Vec<u32> {
-        texts.intern((0..values.len()).map(|row| values.value(row).as_bytes()), times)
+/// The number of each string of an array of strings or bytes without NULLs.
+fn intern_texts(texts: &mut Texts, ids: &ArrayRef) -> Result<Vec<u32>> {
+    fn strings<'a>(texts: &mut Texts, values: impl StringArrayType<'a>) -> Vec<u32> {
+        texts.intern((0..values.len()).map(|row| values.value(row).as_bytes()))
     }
-    fn bytes<'a>(texts: &mut Texts, values: impl BinaryArrayType<'a>, times: u32) -> Vec<u32> {
-        texts.intern((0..values.len()).map(|row| values.value(row)), times)
+    fn bytes<'a>(texts: &mut Texts, values: impl BinaryArrayType<'a>) -> Vec<u32> {
+        texts.intern((0..values.len()).map(|row| values.value(row)))
     }
-    fn views<T: ByteViewType>(texts: &mut Texts, values: &GenericByteViewArray<T>, times: u32) -> Vec<u32> {
+    fn views<T: ByteViewType>(texts: &mut Texts, values: &GenericByteViewArray<T>) -> Vec<u32> {
         let buffers: Vec<&[u8]> = values.data_buffers().iter().map(|buffer| &buffer[..]).collect();
-        texts.intern_views(values.views(), &buffers, times)
+        texts.intern_views(values.views(), &buffers)
     }
     Ok(match ids.data_type() {
-        DataType::Utf8 => strings(texts, ids.as_string::<i32>(), times),
-        DataType::LargeUtf8 => strings(texts, ids.as_string::<i64>(), times),
-        DataType::Utf8View => views(texts, ids.as_string_view(), times),
-        DataType::Binary => bytes(texts, ids.as_binary::<i32>(), times),
-        DataType::LargeBinary => bytes(texts, ids.as_binary::<i64>(), times),
-        DataType::BinaryView => views(texts, ids.as_binary_view(), times),
+        DataType::Utf8 => strings(texts, ids.as_string::<i32>()),
+        DataType::LargeUtf8 => strings(texts, ids.as_string::<i64>()),
+        DataType::Utf8View => views(texts, ids.as_string_view()),
+        DataType::Binary => bytes(texts, ids.as_binary::<i32>()),
+        DataType::LargeBinary => bytes(texts, ids.as_binary::<i64>()),
+        DataType::BinaryView => views(texts, ids.as_binary_view()),
         DataType::FixedSizeBinary(_) => {
             let values = ids.as_fixed_size_binary();
-            texts.intern((0..values.len()).map(|row| values.value(row)), times)
+            texts.intern((0..values.len()).map(|row| values.value(row)))
         }
         other => return internal_err!("{other} was taken for text"),
     })
@@ -259,6 +260,10 @@ impl Space {
 
     /// Adds ids that were interned apart, and tells their numbers in this space.
     pub fn add(&mut self, distinct: &ArrayRef) -> Result<Vec<u32>> {
+        // As many as there are may be new; a table that grows step by step is filled several times over.
+        if let Distinct::Texts(texts) = &mut self.interner.ids {
+            texts.reserve(distinct.len());
+        }
         self.interner.intern(distinct)
     }
 
@@ -273,7 +278,7 @@ impl Space {
         let place = places(&ids)?;
         let keys = ranked.iter().zip(&place).zip(0..);
         let mut keys: Vec<_> = keys.map(|((&rank, &place), old)| (Reverse(rank), place, old)).collect();
-        keys.sort_unstable();
+        keys.par_sort_unstable();
         let by_count: Vec<u32> = keys.into_iter().map(|(_, _, old)| old).collect();
         let numbers = inverse(&by_count);
         let order = by_count.iter().map(|&old| place[old as usize]).collect();
@@ -284,7 +289,7 @@ impl Space {
     }
 }
 
-/// The place of each id when all are sorted.
+/// The place of each id when all are sorted. Works on the threads of the current pool.
 pub fn places(ids: &ArrayRef) -> Result<Vec<u32>> {
     let converter = RowConverter::new(vec![SortField::new(ids.data_type().clone())])?;
     let rows = converter.convert_columns(std::slice::from_ref(ids))?;
@@ -296,7 +301,7 @@ pub fn places(ids: &ArrayRef) -> Result<Vec<u32>> {
         u128::from_be_bytes(bytes)
     };
     let mut sorted: Vec<(u128, u32)> = rows.iter().zip(0..).map(|(row, old)| (begin(row.data()), old)).collect();
-    sorted.sort_unstable_by(|a, b| a.0.cmp(&b.0).then_with(|| rows.row(a.1 as usize).cmp(&rows.row(b.1 as usize))));
+    sorted.par_sort_unstable_by(|a, b| a.0.cmp(&b.0).then_with(|| rows.row(a.1 as usize).cmp(&rows.row(b.1 as usize))));
     let sorted: Vec<u32> = sorted.into_iter().map(|(_, old)| old).collect();
     Ok(inverse(&sorted))
 }

@@ -59,7 +59,7 @@ impl ScalarUDFImpl for NormalizeText {
         // Columns that want this repeat themselves, and to find a text again costs a tenth of bringing it to its form.
         let mut texts = Texts::default();
         let values: Vec<&str> = strings.iter().flatten().collect();
-        let mut numbers = texts.intern(values.iter().map(|value| value.as_bytes()), 1).into_iter();
+        let mut numbers = texts.intern(values.iter().map(|value| value.as_bytes())).into_iter();
         let mut forms: Vec<String> = Vec::new();
         for value in strings {
             let (Some(value), Some(number)) = (value, value.and_then(|_| numbers.next())) else {
