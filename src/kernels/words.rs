@@ -41,7 +41,7 @@ impl Words {
             // There are as many small ones as a power of two: words are small if all their bits together are.
             let joined = some.iter().fold(0, |joined, word| joined | word);
             if joined >= self.small.len() as u64 {
-                self.make_room(some);
+                self.reserve(some);
             }
             if some.iter().all(|word| *word == some[0]) {
                 // Tables are often sorted by one of their columns, and lists by those that they belong to.
@@ -130,8 +130,8 @@ impl Words {
         }
     }
 
-    /// Makes the tables large enough for these words.
-    fn make_room(&mut self, more: &[u64]) {
+    /// Makes the tables large enough for these words, all of which may be new.
+    pub fn reserve(&mut self, more: &[u64]) {
         let largest = more.iter().filter(|word| **word < SMALL).max().map_or(0, |&word| word as usize + 1);
         let small = self.small.len().max(largest.next_power_of_two() * usize::from(largest > 0));
         let hashed = self.hashed + more.iter().filter(|word| **word >= small as u64).count();

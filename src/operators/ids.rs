@@ -101,10 +101,7 @@ impl Interner {
     /// Looks up each value, which words count so many times.
     fn intern_values(&mut self, ids: &ArrayRef, times: u32) -> Result<Vec<u32>> {
         let codes = match &mut self.ids {
-            Distinct::Words(words) => match ids.data_type() {
-                DataType::Int64 => words.intern(ids.as_primitive::<Int64Type>().values().inner().typed_data(), times),
-                _ => words.intern(ids.as_primitive::<UInt64Type>().values(), times),
-            },
+            Distinct::Words(words) => words.intern(words_of(ids), times),
             Distinct::Texts(texts) => intern_texts(texts, ids)?,
             Distinct::Groups(groups, scratch) => {
                 scratch.clear();
@@ -165,6 +162,14 @@ pub fn value_type(ids: &DataType) -> DataType {
     match ids {
         DataType::Dictionary(_, values) => values.as_ref().clone(),
         other => other.clone(),
+    }
+}
+
+/// Whole numbers of 64 bits, whatever their sign.
+fn words_of(ids: &ArrayRef) -> &[u64] {
+    match ids.data_type() {
+        DataType::Int64 => ids.as_primitive::<Int64Type>().values().inner().typed_data(),
+        _ => ids.as_primitive::<UInt64Type>().values(),
     }
 }
 
@@ -260,9 +265,11 @@ impl Space {
 
     /// Adds ids that were interned apart, and tells their numbers in this space.
     pub fn add(&mut self, distinct: &ArrayRef) -> Result<Vec<u32>> {
-        // As many as there are may be new; a table that grows step by step is filled several times over.
-        if let Distinct::Texts(texts) = &mut self.interner.ids {
-            texts.reserve(distinct.len());
+        // All of them may be new; a table that grows step by step is filled several times over.
+        match &mut self.interner.ids {
+            Distinct::Words(words) => words.reserve(words_of(distinct)),
+            Distinct::Texts(texts) => texts.reserve(distinct.len()),
+            Distinct::Groups(..) => (),
         }
         self.interner.intern(distinct)
     }
