@@ -18,8 +18,8 @@ use super::uuid;
 #[derive(Debug)]
 pub struct Texts {
     cpu: Cpu,
-    /// A string is in the bucket that its key names, or in the first after it that had room. At most half of the places are taken: of
-    /// three quarters one in eight would not be where it is looked for first, of half one in forty.
+    /// A string is in the bucket that its key names, or in the first after it that had room. At most half of the places are
+    /// taken: then one string in seventeen is not where it is looked for first, and of three quarters one in seven.
     buckets: Vec<Bucket>,
     /// All strings one after the other, each behind its length, and where the length of each begins.
     bytes: Vec<u8>,
@@ -282,10 +282,10 @@ impl Work for Intern<'_> {
             wanted.place = bucket.first_like(&wanted.key);
             let place = wanted.place.min(WIDTH - 1);
             *found = bucket.numbers[place];
-            // Whether it is one of the others, as few are, is not asked: a branch that cannot be foreseen costs more.
+            // Others have to be compared or added. Whether it is one is not asked: a branch that cannot be foreseen costs more.
             others[rest] = at;
-            let known = (wanted.place < WIDTH) & (bucket.forms[place] == wanted.key.form);
-            rest += usize::from(!known | (wanted.key.form == HASH));
+            let alike = (wanted.place < WIDTH) & (bucket.forms[place] == wanted.key.form);
+            rest += usize::from(!alike | (wanted.key.form == HASH));
         }
         let others = &others[..rest];
         for &at in others {

@@ -57,15 +57,33 @@ mod tests {
 
     const EXAMPLE: [u8; LENGTH] = *b"01234567-89ab-cdef-fedc-ba9876543210";
 
+    /// What tells a UUID from all others.
+    fn words(text: &[u8; LENGTH]) -> Option<[u64; 2]> {
+        let (example, parts) = (parts(&EXAMPLE), parts(text));
+        let (words, faults) = read(&std::array::from_fn(|part| [example[part], parts[part]]));
+        (faults[1] == 0).then_some([words[0][1], words[1][1]])
+    }
+
+    /// Each digit has bits of its own.
+    #[test]
+    fn all_digits_tell_uuids_apart() {
+        let none = *b"00000000-0000-0000-0000-000000000000";
+        assert_eq!(words(&none), Some([0; 2]));
+        let places = (0..LENGTH).filter(|&at| none[at] == b'0');
+        let of_one_digit = places.map(|at| {
+            let mut text = none;
+            text[at] = b'f';
+            words(&text).map_or(0, |[a, b]| u128::from(a) << 64 | u128::from(b))
+        });
+        let digits: Vec<u128> = of_one_digit.collect();
+        assert_eq!((digits.len(), digits.iter().map(|digit| digit.count_ones()).sum::<u32>()), (32, 128));
+        assert_eq!(digits.iter().fold(0, |all, digit| all | digit), u128::MAX);
+    }
+
     /// The form of a UUID says that all of it can be had back from the key: each digit and no other byte.
     #[test]
     fn only_uuids_in_lower_case_have_their_form() {
-        let uuid = |text: &[u8; LENGTH]| {
-            let (example, parts) = (parts(&EXAMPLE), parts(text));
-            let (words, faults) = read(&std::array::from_fn(|part| [example[part], parts[part]]));
-            (faults[1] == 0).then_some([words[0][1], words[1][1]])
-        };
-        let Some([a, b]) = uuid(&EXAMPLE) else { panic!("a UUID is not seen") };
+        let Some([a, b]) = words(&EXAMPLE) else { panic!("a UUID is not seen") };
         assert_ne!(a, b);
         for at in 0..LENGTH {
             for byte in 0..=u8::MAX {
@@ -73,7 +91,7 @@ mod tests {
                 other[at] = byte;
                 let dash = [8, 13, 18, 23].contains(&at);
                 let digit = byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte);
-                let found = uuid(&other);
+                let found = words(&other);
                 assert_eq!(found.is_some(), if dash { byte == b'-' } else { digit }, "{byte} at {at}");
                 assert_eq!(found == Some([a, b]), other == EXAMPLE, "{byte} at {at}");
             }

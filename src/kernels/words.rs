@@ -149,12 +149,12 @@ impl Words {
     }
 }
 
-/// Adds to the count of each of these numbers; it stands here, and is compiled here, as the crate of kernels is compiled for
+/// Adds to the count of each of these numbers, beyond `u32::MAX` from 0 again; it stands here, and is compiled here, as the crate of kernels is compiled for
 /// speed.
 #[inline(never)]
 pub fn count(numbers: &[u32], counts: &mut [u32]) {
     for &number in numbers {
-        counts[number as usize] += 1;
+        counts[number as usize] = counts[number as usize].wrapping_add(1);
     }
 }
 

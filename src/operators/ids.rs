@@ -24,8 +24,8 @@ use crate::kernels::words::{Words, count};
 pub struct Interner {
     data_type: DataType,
     ids: Distinct,
-    /// How often each id came that `ids` did not count: all but words, and those too by the keys of a dictionary. May end before
-    /// the last id.
+    /// How often each id came that `ids` did not count: words only as keys of a dictionary, others always. May end before the
+    /// last id.
     counts: Vec<u32>,
     dictionary: Dictionary,
 }
@@ -153,7 +153,7 @@ impl Interner {
             Distinct::Texts(texts) => texts.allocated(),
             Distinct::Groups(groups, _) => groups.size(),
         };
-        ids + self.dictionary.numbers.capacity() * size_of::<u32>()
+        ids + (self.dictionary.numbers.capacity() + self.counts.capacity()) * size_of::<u32>()
     }
 }
 
@@ -273,11 +273,11 @@ impl Space {
 
     /// Adds ids that were interned apart, and tells their numbers in this space.
     pub fn add(&mut self, distinct: &ArrayRef) -> Result<Vec<u32>> {
-        // All of them may be new; a table that grows step by step is filled several times over.
+        // The first to come are all new; a table that grows step by step is filled several times over.
         match &mut self.interner.ids {
-            Distinct::Words(words) => words.reserve(words_of(distinct)),
-            Distinct::Texts(texts) => texts.reserve(distinct.len()),
-            Distinct::Groups(..) => (),
+            Distinct::Words(words) if words.is_empty() => words.reserve(words_of(distinct)),
+            Distinct::Texts(texts) if texts.is_empty() => texts.reserve(distinct.len()),
+            _ => (),
         }
         self.interner.intern(distinct)
     }

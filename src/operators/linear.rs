@@ -19,7 +19,7 @@ use crate::kernels::topk::Candidates;
 use crate::kernels::{ease, slim};
 use crate::operators::arguments::Arguments;
 use crate::operators::codec::encode;
-use crate::operators::collect::{Chunk, Columns, collect, matrix, number};
+use crate::operators::collect::{Chunk, Columns, collect, matrix, number_both};
 use crate::operators::found::{Found, Stop, schema};
 use crate::operators::input::Input;
 use crate::operators::input_rows::InputRows;
@@ -125,7 +125,7 @@ impl Task for LinearTask {
 }
 
 fn solve(
-    chunks: Vec<Chunk>,
+    mut chunks: Vec<Chunk>,
     types: &[DataType],
     id_type: &DataType,
     (method, k): (Method, usize),
@@ -133,11 +133,10 @@ fn solve(
     resources: Resources,
     stop: &std::sync::atomic::AtomicBool,
 ) -> Result<Found> {
-    let mut tables = [chunks];
-    let users = number(&mut tables, &[(0, USER)], &types[USER], &types[USER])?.ids.len();
-    let items = number(&mut tables, &[(0, ITEM)], &types[ITEM], id_type)?;
-    let n = items.ids.len();
-    let [chunks] = tables;
+    let pool = resources.pool()?;
+    let types = [(&types[USER], &types[USER]), (&types[ITEM], id_type)];
+    let [users, items] = pool.install(|| number_both(&mut chunks, [USER, ITEM], types))?;
+    let (users, n) = (users.ids.len(), items.ids.len());
     let k = k.min(n.max(1));
     let rows: usize = chunks.iter().map(Chunk::rows).sum();
     let matrices = Csr::bytes_for(users, rows) + Csr::bytes_for(n, rows);
@@ -150,7 +149,6 @@ fn solve(
             (Box::new(Vec::new()) as Box<dyn Panels>, 0)
         }
     };
-    let pool = resources.pool()?;
     let build = |row, column, rows, columns| pool.install(|| matrix(&chunks, row, column, 0..rows, columns));
     let (by_user, by_item) = (build(USER, ITEM, users, n)?, build(ITEM, USER, n, users)?);
     drop(chunks);

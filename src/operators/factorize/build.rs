@@ -23,7 +23,7 @@ use crate::kernels::csr::{Csr, entry};
 use crate::kernels::svd;
 use crate::kernels::vectors::Vectors;
 use crate::operators::codec::encode;
-use crate::operators::collect::{Chunk, Columns, LARGEST_WEIGHT, check_rated_once, collect, matrix, number};
+use crate::operators::collect::{Chunk, Columns, LARGEST_WEIGHT, check_rated_once, collect, matrix, number_both};
 use crate::operators::found::Stop;
 use crate::operators::input_rows::InputRows;
 use crate::operators::node::{Built, Resources, Task, Worker, rows_per_block};
@@ -163,7 +163,7 @@ impl Task for FactorizeTask {
 }
 
 fn solve(
-    chunks: Vec<Chunk>,
+    mut chunks: Vec<Chunk>,
     types: &[DataType],
     id_type: &DataType,
     method: Method,
@@ -171,13 +171,12 @@ fn solve(
     resources: Resources,
     stop: &AtomicBool,
 ) -> Result<Table> {
-    let mut tables = [chunks];
-    let users = number(&mut tables, &[(0, USER)], &types[USER], id_type)?;
-    let items = number(&mut tables, &[(0, ITEM)], &types[ITEM], id_type)?;
+    let pool = resources.pool()?;
+    let types = [(&types[USER], id_type), (&types[ITEM], id_type)];
+    let [users, items] = pool.install(|| number_both(&mut chunks, [USER, ITEM], types))?;
     // Numbers fall with counts, so the first is the longest.
     let longest = users.counts.first().max(items.counts.first()).map_or(0, |&count| count as usize);
     let (users, items) = (users.ids, items.ids);
-    let [chunks] = tables;
     let rows: usize = chunks.iter().map(Chunk::rows).sum();
     let vectors = method.bytes((users.len(), items.len(), rows), longest, resources.threads);
     let matrices = Csr::bytes_for(users.len(), rows) + Csr::bytes_for(items.len(), rows);
@@ -190,7 +189,6 @@ fn solve(
             items.len()
         ))
     })?;
-    let pool = resources.pool()?;
     let build = |row, column, rows, columns| pool.install(|| matrix(&chunks, row, column, 0..rows, columns));
     let by_user = build(USER, ITEM, users.len(), items.len())?;
     let by_item = build(ITEM, USER, items.len(), users.len())?;

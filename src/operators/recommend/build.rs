@@ -172,7 +172,8 @@ impl Lists {
         };
         // Sums are added up by falling count of the links: it is taken from the one table that each process has whole.
         let mut number = |kind, value_type: DataType, id_type| {
-            number_by(&mut tables, second, &columns_of(kind, settings.side, parts), &value_type, id_type)
+            let places = columns_of(kind, settings.side, parts);
+            pool.install(|| number_by(&mut tables, second, &places, &value_type, id_type))
         };
         let users = number(Kind::User, types.user_values(), &types.user)?;
         let items = number(Kind::Item, types.item_values(), &types.item)?;
