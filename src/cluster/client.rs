@@ -229,7 +229,7 @@ impl JobExec {
                 if given_up == Some(GivenUp::Stalled) {
                     return exec_err!("the scheduler has planned no next stage of the job; its log says why");
                 }
-                if attempt < ATTEMPTS && (given_up.is_some() || errors::is_lost(error)) {
+                if attempt < ATTEMPTS && (given_up.is_some() || errors::is_lost(error, &self.cluster.scheduler)) {
                     attempt += 1;
                     continue;
                 }

@@ -104,10 +104,13 @@ fn without_frame(text: &str) -> &str {
     }
 }
 
-/// Whether the rows of a job that was done could not be fetched, as who had them is gone.
-pub fn is_lost(error: &DataFusionError) -> bool {
+/// Whether the rows of a job that was done could not be fetched, as who had them is gone: an executor, not the scheduler at
+/// `host:port`.
+pub fn is_lost(error: &DataFusionError, scheduler: &str) -> bool {
     let text = error.to_string();
-    text.contains("fetch partition error") || text.contains("FetchFailed")
+    let unreachable = text.split_once("Error connecting to Ballista scheduler or executor at ");
+    let executor = unreachable.is_some_and(|(_, rest)| !rest.contains(&format!("://{scheduler}: ")));
+    executor || text.contains("fetch partition error") || text.contains("FetchFailed")
 }
 
 /// Whether the other side will say the same next time.
@@ -127,4 +130,20 @@ pub fn with_causes(error: &dyn std::error::Error) -> String {
         cause = inner.source();
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rows_are_lost_with_an_executor_and_not_with_the_scheduler() {
+        let unreachable = |address: &str| {
+            let text = format!("Error connecting to Ballista scheduler or executor at http://{address}: refused");
+            DataFusionError::External(Box::new(BallistaError::GrpcConnectionError(text)))
+        };
+        assert!(is_lost(&unreachable("127.0.0.1:50051"), "127.0.0.1:5005"));
+        assert!(!is_lost(&unreachable("127.0.0.1:5005"), "127.0.0.1:5005"));
+        assert!(!is_lost(&DataFusionError::Execution("division by zero".to_owned()), "127.0.0.1:5005"));
+    }
 }
