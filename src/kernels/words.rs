@@ -149,8 +149,8 @@ impl Words {
     }
 }
 
-/// Adds to the count of each of these numbers, beyond `u32::MAX` from 0 again; it stands here, and is compiled here, as the crate of kernels is compiled for
-/// speed.
+/// Adds to the count of each of these numbers, beyond `u32::MAX` from 0 again. Not inlined, or it would be compiled where it is
+/// used, and not for speed.
 #[inline(never)]
 pub fn count(numbers: &[u32], counts: &mut [u32]) {
     for &number in numbers {

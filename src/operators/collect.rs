@@ -173,8 +173,8 @@ fn number_where(
 }
 
 /// Numbers the ids of two columns of a table, each for itself but both at the same time, on the threads of the current pool. For
-/// each there are the type in which ids are numbered and that in which they go out. About 100 bytes an id, held while ids are
-/// sorted, are not reserved.
+/// each there are the type in which ids are numbered and that in which they go out. What is held while ids are put
+/// together and sorted is not reserved: about 100 bytes an id that is a number, and twice as much for strings.
 pub fn number_both(
     chunks: &mut [Chunk],
     columns: [usize; 2],
