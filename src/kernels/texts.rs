@@ -52,12 +52,17 @@ struct Key {
 
 /// A string that is looked up.
 #[derive(Debug, Clone, Copy, Default)]
-struct Wanted {
+struct Wanted<'a> {
+    text: &'a [u8],
     key: Key,
-    /// The bucket in which the search for it begins.
-    home: usize,
-    /// The first place there with the words of the key, or else [`WIDTH`].
-    place: usize,
+    /// [`Key::hash`].
+    hash: u64,
+}
+
+/// Strings that are looked up together.
+struct Group<'a> {
+    wanted: [Wanted<'a>; AT_ONCE],
+    length: usize,
 }
 
 /// The form of no string.
@@ -78,9 +83,6 @@ const LENGTH: usize = size_of::<u64>();
 /// Strings looked up together: their buckets and bytes fit the nearest cache.
 const AT_ONCE: usize = 64;
 
-/// How many strings ahead the beginning of one is fetched.
-const AHEAD: usize = 8;
-
 impl Default for Texts {
     fn default() -> Self {
         Self { cpu: Cpu::detect(), buckets: Vec::new(), bytes: Vec::new(), starts: Vec::new() }
@@ -90,46 +92,41 @@ impl Default for Texts {
 impl Texts {
     /// The number of each string. At most `u32::MAX - 1` distinct strings can be told apart; who calls sees to it by
     /// [`Texts::len`].
+    ///
+    /// While one group of strings is looked up the buckets of the next one are fetched, and the bytes of the one after it.
     pub fn intern<'a>(&mut self, mut texts: impl ExactSizeIterator<Item = &'a [u8]>) -> Vec<u32> {
         let mut numbers = Vec::with_capacity(texts.len());
-        let mut some: [&[u8]; AT_ONCE] = [&[]; AT_ONCE];
-        let mut wanted = [Wanted::default(); AT_ONCE];
-        while texts.len() > 0 {
-            let some = &mut some[..texts.len().min(AT_ONCE)];
-            some.iter_mut().zip(&mut texts).for_each(|(place, text)| *place = text);
-            self.intern_some(some, &mut wanted, &mut numbers);
+        let (mut next, mut before) = (&mut Group::empty(), &mut Group::empty());
+        loop {
+            next.fill(&mut texts);
+            if next.length + before.length == 0 {
+                return numbers;
+            }
+            self.intern_some(next, before, &mut numbers);
+            std::mem::swap(&mut next, &mut before);
         }
-        numbers
     }
 
-    /// The same for strings given by views as Arrow has them. A view has the length in its lowest 32 bits; behind it stand the
-    /// bytes of a string of up to 12, or else, from bit 64 on, its buffer and from bit 96 on where it begins there.
-    pub fn intern_views(&mut self, views: &[u128], buffers: &[&[u8]]) -> Vec<u32> {
+    /// The same for strings given by views as Arrow has them. A view has the length in its first four bytes; behind it stand the
+    /// bytes of a string of up to 12, or else, in the last eight bytes, the buffer and where the string begins there.
+    pub fn intern_views(&mut self, views: &[[u8; 16]], buffers: &[&[u8]]) -> Vec<u32> {
         const INLINE: usize = 12;
-        let mut numbers = Vec::with_capacity(views.len());
-        let mut wanted = [Wanted::default(); AT_ONCE];
-        for views in views.chunks(AT_ONCE) {
-            let mut bytes = [[0; size_of::<u128>()]; AT_ONCE];
-            let mut some: [&[u8]; AT_ONCE] = [&[]; AT_ONCE];
-            for ((text, bytes), &view) in some.iter_mut().zip(&mut bytes).zip(views) {
-                let length = view as u32 as usize;
-                *text = if length <= INLINE {
-                    *bytes = view.to_le_bytes();
-                    &bytes[size_of::<u32>()..][..length]
-                } else {
-                    let (buffer, start) = ((view >> 64) as u32 as usize, (view >> 96) as usize);
-                    &buffers[buffer][start..start + length]
-                };
+        self.intern(views.iter().map(|bytes| {
+            let view = u128::from_le_bytes(*bytes);
+            let length = view as u32 as usize;
+            if length <= INLINE {
+                &bytes[size_of::<u32>()..][..length]
+            } else {
+                let (buffer, start) = ((view >> 64) as u32 as usize, (view >> 96) as usize);
+                &buffers[buffer][start..start + length]
             }
-            self.intern_some(&some[..views.len()], &mut wanted, &mut numbers);
-        }
-        numbers
+        }))
     }
 
     /// Not generic, or it would be compiled where it is used, and not for speed.
-    fn intern_some(&mut self, texts: &[&[u8]], wanted: &mut [Wanted; AT_ONCE], numbers: &mut Vec<u32>) {
-        self.reserve(texts.len());
-        self.cpu.run(Intern { known: self, texts, wanted, numbers });
+    fn intern_some<'a>(&mut self, next: &mut Group<'a>, before: &Group<'a>, numbers: &mut Vec<u32>) {
+        self.reserve(before.length);
+        self.cpu.run(Intern { known: self, next, before, numbers });
     }
 
     /// The number of distinct strings.
@@ -153,10 +150,10 @@ impl Texts {
         self.buckets.capacity() * size_of::<Bucket>() + strings
     }
 
-    /// The bucket in which the search for a key begins.
+    /// The bucket in which the search for a key of this hash begins.
     #[inline(always)]
-    fn home(&self, key: &Key) -> usize {
-        key.hash() as usize & (self.buckets.len() - 1)
+    fn home(&self, hash: u64) -> usize {
+        hash as usize & (self.buckets.len() - 1)
     }
 
     /// The string whose length begins here.
@@ -174,31 +171,54 @@ impl Texts {
         (bucket + 1) & (self.buckets.len() - 1)
     }
 
-    /// The number of a string; where it is not the one at the place that was found, it is looked for from its home on.
-    #[inline(always)]
-    fn find(&mut self, text: &[u8], wanted: &Wanted) -> u32 {
-        if wanted.place < WIDTH && self.is(wanted.home, wanted.place, text, &wanted.key) {
-            return self.buckets[wanted.home].numbers[wanted.place];
-        }
-        self.find_or_add(text, wanted)
-    }
-
     /// The number of a string, which is added if it has not come.
     #[inline(never)]
-    fn find_or_add(&mut self, text: &[u8], wanted: &Wanted) -> u32 {
-        let mut at = wanted.home;
+    fn find_or_add(&mut self, wanted: &Wanted<'_>) -> u32 {
+        let mut at = self.home(wanted.hash);
         loop {
             for which in 0..WIDTH {
                 if self.buckets[at].forms[which] == FREE {
-                    let (key, number) = self.add(text, wanted.key);
+                    let (key, number) = self.add(wanted.text, wanted.key);
                     self.buckets[at].put(which, &key, number);
-                } else if !self.is(at, which, text, &wanted.key) {
+                } else if !self.is(at, which, wanted.text, &wanted.key) {
                     continue;
                 }
                 return self.buckets[at].numbers[which];
             }
             at = self.after(at);
         }
+    }
+
+    /// The numbers of strings whose buckets have been fetched.
+    #[inline(always)]
+    fn find_all(&mut self, wanted: &[Wanted<'_>], numbers: &mut Vec<u32>) {
+        let mut found = [0; AT_ONCE];
+        let (mut others, mut rest) = ([0; AT_ONCE], 0);
+        for (at, (wanted, found)) in wanted.iter().zip(&mut found).enumerate() {
+            let bucket = &self.buckets[self.home(wanted.hash)];
+            let like = bucket.first_like(&wanted.key);
+            let place = like.min(WIDTH - 1);
+            *found = bucket.numbers[place];
+            // Others have to be compared or added. Whether it is one is not asked: a branch that cannot be foreseen costs more.
+            others[rest] = at;
+            let alike = (like < WIDTH) & (bucket.forms[place] == wanted.key.form);
+            rest += usize::from(!alike | (wanted.key.form == HASH));
+        }
+        let others = &others[..rest];
+        for wanted in others.iter().map(|&at| &wanted[at]) {
+            let home = self.home(wanted.hash);
+            match self.buckets[home].words.get(self.buckets[home].first_like(&wanted.key)) {
+                None => prefetch(std::slice::from_ref(&self.buckets[self.after(home)])),
+                // Most likely a string is the first one with its hash.
+                Some(words) => {
+                    let start = words[1] as usize;
+                    let end = start.saturating_add(LENGTH + wanted.text.len());
+                    prefetch(self.bytes.get(start..end).unwrap_or_default());
+                }
+            }
+        }
+        others.iter().for_each(|&at| found[at] = self.find_or_add(&wanted[at]));
+        numbers.extend_from_slice(&found[..wanted.len()]);
     }
 
     /// Whether what is at a place of a bucket is the string of this key.
@@ -231,7 +251,7 @@ impl Texts {
         buckets.resize(wanted, Bucket::default());
         let before = std::mem::replace(&mut self.buckets, buckets);
         for (key, number) in before.iter().flat_map(Bucket::taken) {
-            let mut at = self.home(&key);
+            let mut at = self.home(key.hash());
             let free = loop {
                 match self.buckets[at].forms.iter().position(|form| *form == FREE) {
                     Some(free) => break free,
@@ -244,63 +264,59 @@ impl Texts {
 }
 
 /// [`Texts::intern_some`], for which there is room.
-struct Intern<'a> {
-    known: &'a mut Texts,
-    texts: &'a [&'a [u8]],
-    /// Room for what is wanted of these.
-    wanted: &'a mut [Wanted; AT_ONCE],
-    numbers: &'a mut Vec<u32>,
+struct Intern<'s, 'a> {
+    known: &'s mut Texts,
+    next: &'s mut Group<'a>,
+    before: &'s Group<'a>,
+    numbers: &'s mut Vec<u32>,
 }
 
-impl Work for Intern<'_> {
+impl Work for Intern<'_, '_> {
     type Output = ();
 
     #[inline(always)]
     fn run(self) {
-        let Self { known, texts, wanted, numbers } = self;
+        let Self { known, next, before, numbers } = self;
+        next.read();
+        for wanted in &next.wanted[..next.length] {
+            prefetch(std::slice::from_ref(&known.buckets[known.home(wanted.hash)]));
+        }
+        known.find_all(&before.wanted[..before.length], numbers);
+    }
+}
+
+impl<'a> Group<'a> {
+    fn empty() -> Self {
+        Self { wanted: [Wanted::default(); AT_ONCE], length: 0 }
+    }
+
+    /// Takes the next strings, and fetches their bytes.
+    fn fill(&mut self, texts: &mut impl ExactSizeIterator<Item = &'a [u8]>) {
+        self.length = texts.len().min(AT_ONCE);
+        for (wanted, text) in self.wanted.iter_mut().zip(texts.take(AT_ONCE)) {
+            prefetch_ends(text);
+            wanted.text = text;
+        }
+    }
+
+    /// Makes the keys of its strings.
+    #[inline(always)]
+    fn read(&mut self) {
         let mut parts = [[0; AT_ONCE]; uuid::PARTS];
-        for (at, text) in texts.iter().enumerate() {
-            prefetch_ends(texts.get(at + AHEAD).copied().unwrap_or_default());
-            if let Ok(text) = (*text).try_into() {
+        for (at, wanted) in self.wanted[..self.length].iter().enumerate() {
+            if let Ok(text) = wanted.text.try_into() {
                 let [a, b, c, d, e] = uuid::parts(text);
                 (parts[0][at], parts[1][at], parts[2][at], parts[3][at], parts[4][at]) = (a, b, c, d, e);
             }
         }
         let (words, faults) = uuid::read(&parts);
-        for (at, (wanted, text)) in wanted.iter_mut().zip(texts).enumerate() {
+        for (at, wanted) in self.wanted[..self.length].iter_mut().enumerate() {
             wanted.key = match faults[at] {
                 0 => Key { words: [words[0][at], words[1][at]], form: UUID },
-                _ => Key::of(text),
+                _ => Key::of(wanted.text),
             };
-            wanted.home = known.home(&wanted.key);
-            prefetch(std::slice::from_ref(&known.buckets[wanted.home]));
+            wanted.hash = wanted.key.hash();
         }
-        let mut found = [0; AT_ONCE];
-        let (mut others, mut rest) = ([0; AT_ONCE], 0);
-        for (at, (wanted, found)) in wanted.iter_mut().zip(&mut found).take(texts.len()).enumerate() {
-            let bucket = &known.buckets[wanted.home];
-            wanted.place = bucket.first_like(&wanted.key);
-            let place = wanted.place.min(WIDTH - 1);
-            *found = bucket.numbers[place];
-            // Others have to be compared or added. Whether it is one is not asked: a branch that cannot be foreseen costs more.
-            others[rest] = at;
-            let alike = (wanted.place < WIDTH) & (bucket.forms[place] == wanted.key.form);
-            rest += usize::from(!alike | (wanted.key.form == HASH));
-        }
-        let others = &others[..rest];
-        for &at in others {
-            let (wanted, text) = (&wanted[at], texts[at]);
-            match known.buckets[wanted.home].words.get(wanted.place) {
-                None => prefetch(std::slice::from_ref(&known.buckets[known.after(wanted.home)])),
-                // Most likely a string is the first one with its hash.
-                Some(words) => {
-                    let start = words[1] as usize;
-                    prefetch(known.bytes.get(start..start.saturating_add(LENGTH + text.len())).unwrap_or_default());
-                }
-            }
-        }
-        others.iter().for_each(|&at| found[at] = known.find(texts[at], &wanted[at]));
-        numbers.extend_from_slice(&found[..texts.len()]);
     }
 }
 
@@ -389,7 +405,7 @@ mod tests {
     }
 
     /// Views of texts, of which every other long one stands in the second buffer.
-    fn views(texts: &[Vec<u8>]) -> (Vec<u128>, [Vec<u8>; 2]) {
+    fn views(texts: &[Vec<u8>]) -> (Vec<[u8; 16]>, [Vec<u8>; 2]) {
         let mut buffers = [Vec::new(), Vec::new()];
         let view = |(at, text): (usize, &Vec<u8>)| {
             let mut view = [0; 16];
@@ -403,7 +419,7 @@ mod tests {
                 view[12..].copy_from_slice(&(buffer.len() as u32).to_le_bytes());
                 buffer.extend_from_slice(text);
             }
-            u128::from_le_bytes(view)
+            view
         };
         (texts.iter().enumerate().map(view).collect(), buffers)
     }

@@ -183,7 +183,7 @@ fn intern_texts(texts: &mut Texts, ids: &ArrayRef) -> Result<Vec<u32>> {
     }
     fn views<T: ByteViewType>(texts: &mut Texts, values: &GenericByteViewArray<T>) -> Vec<u32> {
         let buffers: Vec<&[u8]> = values.data_buffers().iter().map(|buffer| &buffer[..]).collect();
-        texts.intern_views(values.views(), &buffers)
+        texts.intern_views(values.views().inner().as_chunks().0, &buffers)
     }
     Ok(match ids.data_type() {
         DataType::Utf8 => strings(texts, ids.as_string::<i32>()),
