@@ -1,6 +1,6 @@
 //! Ids of any type, interned to compact numbers that do not depend on the order of input.
 
-use std::cmp::{Ordering, Reverse};
+use std::cmp::Reverse;
 use std::num::NonZeroU32;
 use std::sync::Arc;
 
@@ -245,16 +245,8 @@ impl Numbering {
     }
 }
 
-/// Sorts on the threads of the current pool, or alone where there is none: rayon's own has all cores of the machine.
-fn sort<T: Send>(items: &mut [T], order: impl Fn(&T, &T) -> Ordering + Sync) {
-    match rayon::current_thread_index() {
-        Some(_) => items.par_sort_unstable_by(order),
-        None => items.sort_unstable_by(order),
-    }
-}
-
 /// Where each number stands in an order of all of them.
-fn inverse(order: &[u32]) -> Vec<u32> {
+pub fn inverse(order: &[u32]) -> Vec<u32> {
     let mut places = vec![0; order.len()];
     order.iter().zip(0..).for_each(|(&number, place)| places[number as usize] = place);
     places
@@ -287,13 +279,14 @@ impl Space {
         self.interner.distinct()
     }
 
-    /// Numbers the ids anew, by falling `ranked`. Returns the numbering, its ids cast to `out`, and the new number of each old one.
+    /// Numbers the ids anew, by falling `ranked`, on the threads of the current pool. Returns the numbering, its ids cast to
+    /// `out`, and the new number of each old one.
     pub fn number(self, counts: &[u64], ranked: &[u64], out: &DataType) -> Result<(Numbering, Vec<u32>)> {
         let (ids, _) = self.interner.finish()?;
         let place = places(&ids)?;
         let keys = ranked.iter().zip(&place).zip(0..);
         let mut keys: Vec<_> = keys.map(|((&rank, &place), old)| (Reverse(rank), place, old)).collect();
-        sort(&mut keys, Ord::cmp);
+        keys.par_sort_unstable();
         let by_count: Vec<u32> = keys.into_iter().map(|(_, _, old)| old).collect();
         let numbers = inverse(&by_count);
         let order = by_count.iter().map(|&old| place[old as usize]).collect();
@@ -304,7 +297,7 @@ impl Space {
     }
 }
 
-/// The place of each id when all are sorted.
+/// The place of each id when all are sorted. Works on the threads of the current pool.
 pub fn places(ids: &ArrayRef) -> Result<Vec<u32>> {
     let converter = RowConverter::new(vec![SortField::new(ids.data_type().clone())])?;
     let rows = converter.convert_columns(std::slice::from_ref(ids))?;
@@ -316,7 +309,7 @@ pub fn places(ids: &ArrayRef) -> Result<Vec<u32>> {
         u128::from_be_bytes(bytes)
     };
     let mut sorted: Vec<(u128, u32)> = rows.iter().zip(0..).map(|(row, old)| (begin(row.data()), old)).collect();
-    sort(&mut sorted, |a, b| a.0.cmp(&b.0).then_with(|| rows.row(a.1 as usize).cmp(&rows.row(b.1 as usize))));
+    sorted.par_sort_unstable_by(|a, b| a.0.cmp(&b.0).then_with(|| rows.row(a.1 as usize).cmp(&rows.row(b.1 as usize))));
     let sorted: Vec<u32> = sorted.into_iter().map(|(_, old)| old).collect();
     Ok(inverse(&sorted))
 }

@@ -5,7 +5,6 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use datafusion::arrow::array::Array;
 use datafusion::arrow::datatypes::{DataType, SchemaRef};
-use datafusion::common::runtime::SpawnedTask;
 use datafusion::common::{DataFusionError, Result, exec_err};
 use datafusion::logical_expr::LogicalPlan;
 use datafusion::logical_expr::planner::RelationPlannerContext;
@@ -24,7 +23,7 @@ use crate::operators::found::{Found, Stop, schema};
 use crate::operators::input::Input;
 use crate::operators::input_rows::InputRows;
 use crate::operators::neighbors::on_null;
-use crate::operators::node::{Built, OperatorNode, Resources, Task};
+use crate::operators::node::{Built, OperatorNode, Resources, Task, on_pool};
 use crate::operators::spill::{Spill, SpilledPanels, from_kernel};
 
 const USER: usize = 0;
@@ -118,9 +117,9 @@ impl Task for LinearTask {
         let (method, k, schema) = (self.method, self.k, self.schema());
         let stop = Stop::default();
         let stopped = stop.flag();
+        let threads = resources.threads;
         let solve = move || solve(chunks, &types, &id_type, (method, k), schema, resources, &stopped);
-        let found = SpawnedTask::spawn_blocking(solve).join_unwind().await;
-        Ok(Arc::new(found.map_err(|e| DataFusionError::ExecutionJoin(Box::new(e)))??))
+        Ok(Arc::new(on_pool(threads, solve).await?))
     }
 }
 
@@ -133,9 +132,8 @@ fn solve(
     resources: Resources,
     stop: &std::sync::atomic::AtomicBool,
 ) -> Result<Found> {
-    let pool = resources.pool()?;
     let types = [(&types[USER], &types[USER]), (&types[ITEM], id_type)];
-    let [users, items] = pool.install(|| number_both(&mut chunks, [USER, ITEM], types))?;
+    let [users, items] = number_both(&mut chunks, [USER, ITEM], types)?;
     let (users, n) = (users.ids.len(), items.ids.len());
     let k = k.min(n.max(1));
     let rows: usize = chunks.iter().map(Chunk::rows).sum();
@@ -149,8 +147,7 @@ fn solve(
             (Box::new(Vec::new()) as Box<dyn Panels>, 0)
         }
     };
-    let build = |row, column, rows, columns| pool.install(|| matrix(&chunks, row, column, 0..rows, columns));
-    let (by_user, by_item) = (build(USER, ITEM, users, n)?, build(ITEM, USER, n, users)?);
+    let (by_user, by_item) = (matrix(&chunks, USER, ITEM, 0..users, n)?, matrix(&chunks, ITEM, USER, 0..n, users)?);
     drop(chunks);
     let places: Vec<u32> = match method {
         // An item and its negative stand next to each other.
@@ -167,13 +164,13 @@ fn solve(
     let time = MetricBuilder::new(&resources.metrics).subset_time("solve_time", 0);
     {
         let _timer = time.timer();
-        pool.install(|| match method {
+        let solved = match method {
             Method::Ease { regularization } => {
                 ease::ease((&by_user, &by_item), regularization, &found, panels.as_mut(), at_once, stop)
             }
             Method::Slim { l1, l2 } => slim::slim(&by_user, &by_item, l1, l2, &found, stop),
-        })
-        .map_err(from_kernel)?;
+        };
+        solved.map_err(from_kernel)?;
     }
     MetricBuilder::new(&resources.metrics).counter("items", 0).add(n);
     drop((by_user, by_item, panels));

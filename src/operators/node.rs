@@ -8,6 +8,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use datafusion::arrow::datatypes::{Schema, SchemaRef};
 use datafusion::arrow::record_batch::RecordBatch;
+use datafusion::common::runtime::SpawnedTask;
 use datafusion::common::{DFSchema, DFSchemaRef, DataFusionError, Result};
 use datafusion::execution::disk_manager::DiskManager;
 use datafusion::execution::memory_pool::MemoryReservation;
@@ -73,12 +74,16 @@ pub struct Resources {
     pub metrics: ExecutionPlanMetricsSet,
 }
 
-impl Resources {
-    /// A pool of as many threads as may work at once, for kernels.
-    pub fn pool(&self) -> Result<rayon::ThreadPool> {
-        let pool = rayon::ThreadPoolBuilder::new().num_threads(self.threads).build();
-        pool.map_err(|e| DataFusionError::Execution(format!("starting threads: {e}")))
-    }
+/// Works on as many threads as a build may use, beside those on which streams flow. What the work does by [`rayon`] is on these
+/// threads; outside of this it would be on all cores of the machine.
+pub async fn on_pool<T: Send + 'static>(
+    threads: usize,
+    work: impl FnOnce() -> Result<T> + Send + 'static,
+) -> Result<T> {
+    let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build();
+    let pool = pool.map_err(|e| DataFusionError::Execution(format!("starting threads: {e}")))?;
+    let done = SpawnedTask::spawn_blocking(move || pool.install(work)).join_unwind().await;
+    done.map_err(|e| DataFusionError::ExecutionJoin(Box::new(e)))?
 }
 
 /// The state that all output partitions share: work cut into blocks of output rows.

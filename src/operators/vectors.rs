@@ -8,9 +8,10 @@ use datafusion::execution::memory_pool::MemoryReservation;
 use datafusion::logical_expr::LogicalPlan;
 use futures::StreamExt;
 
-use super::ids::{Space, places, value_type};
+use super::ids::{Space, inverse, places, value_type};
 use super::input::Input;
 use super::input_rows::InputRows;
+use super::node::on_pool;
 use crate::kernels::simd::padded;
 use crate::kernels::vectors::Vectors;
 
@@ -60,6 +61,16 @@ pub struct VectorTable {
 }
 
 impl VectorTable {
+    /// From ids and vectors in any order. Works on the threads of the current pool.
+    fn sorted(ids: ArrayRef, vectors: Vectors) -> Result<Self> {
+        let sorted = inverse(&places(&ids)?);
+        let values = sorted.iter().flat_map(|&at| vectors.row(at as usize)).copied().collect();
+        let ids = take(&ids, &UInt32Array::from(sorted), None)?;
+        let mut space = Space::try_new(ids.data_type())?;
+        space.add(&ids)?;
+        Ok(Self { ids, space, vectors: Vectors { values, ..vectors } })
+    }
+
     /// The vectors, and where among them that of each of these ids is.
     pub fn placed(mut self, ids: &ArrayRef) -> Result<(Vectors, Vec<Option<u32>>)> {
         let known = self.ids.len() as u32;
@@ -68,13 +79,14 @@ impl VectorTable {
     }
 }
 
-/// Reads all rows. `operator` and `what` name the input in messages.
+/// Reads all rows, and sorts them on `threads`. `operator` and `what` name the input in messages.
 pub async fn read(
     rows: InputRows,
     operator: &str,
     what: &str,
     value_type: &DataType,
     memory: &MemoryReservation,
+    threads: usize,
 ) -> Result<VectorTable> {
     let (mut ids, mut values, mut factors) = (Vec::new(), Vec::<f32>::new(), None);
     let mut stream = rows.stream()?;
@@ -109,19 +121,14 @@ pub async fn read(
         true => datafusion::arrow::array::new_empty_array(value_type),
         false => concat(&parts)?,
     };
-    let place = places(&ids)?;
-    let factors = factors.unwrap_or(0);
-    let vectors = Vectors { factors, values };
-    memory.try_grow(size_of_val(&vectors.values[..]))?;
-    let mut sorted = vec![0u32; place.len()];
-    place.iter().zip(0..).for_each(|(&place, at)| sorted[place as usize] = at);
-    let values: Vec<f32> = sorted.iter().flat_map(|&at| vectors.row(at as usize)).copied().collect();
-    memory.try_resize(size_of_val(&values[..]))?;
-    let ids = take(&ids, &UInt32Array::from(sorted), None)?;
-    let mut space = Space::try_new(value_type)?;
-    space.add(&ids)?;
-    if space.size() != ids.len() {
+    let vectors = Vectors { factors: factors.unwrap_or(0), values };
+    // They are copied into their order.
+    let bytes = size_of_val(&vectors.values[..]);
+    memory.try_grow(bytes)?;
+    let table = on_pool(threads, move || VectorTable::sorted(ids, vectors)).await?;
+    memory.try_resize(bytes)?;
+    if table.space.size() != table.ids.len() {
         return exec_err!("{operator}: argument '{what}' has an id twice; each id has one vector");
     }
-    Ok(VectorTable { ids, space, vectors: Vectors { factors, values } })
+    Ok(table)
 }

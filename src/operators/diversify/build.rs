@@ -19,13 +19,13 @@ use crate::kernels::vectors::Vectors;
 use crate::operators::codec::encode;
 use crate::operators::collect::{Chunk, Columns, collect, matrix, number};
 use crate::operators::input_rows::InputRows;
-use crate::operators::node::{Built, Resources, Task, Worker};
+use crate::operators::node::{Built, Resources, Task, Worker, on_pool};
 use crate::operators::sorted::blocks_of_rows;
-use crate::operators::vectors::read;
+use crate::operators::vectors::{VectorTable, read};
 
 /// `diversify` with all its settings fixed. Its inputs are lists, and items with their vectors.
 #[serde_as]
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct DiversifyTask {
     columns: Columns,
     /// The types in which users and items go out.
@@ -74,17 +74,31 @@ impl Task for DiversifyTask {
             return internal_err!("{NAME} has no lists or items");
         };
         let types = &self.columns.types;
-        let mut tables = [collect(lists, &self.columns, resources.threads, &resources.memory, None).await?];
+        let lists = collect(lists, &self.columns, resources.threads, &resources.memory, None).await?;
         let memory = resources.memory.new_empty();
-        let items_with_vectors = read(items, NAME, "items", &types[1], &memory).await?;
+        let items = read(items, NAME, "items", &types[1], &memory, resources.threads).await?;
+        let (task, threads) = (self.clone(), resources.threads);
+        Ok(Arc::new(on_pool(threads, move || task.lists(lists, items, resources, memory)).await?))
+    }
+}
+
+impl DiversifyTask {
+    fn lists(
+        &self,
+        chunks: Vec<Chunk>,
+        items_with_vectors: VectorTable,
+        resources: Resources,
+        of_vectors: MemoryReservation,
+    ) -> Result<Lists> {
+        let types = &self.columns.types;
+        let mut tables = [chunks];
         let users = number(&mut tables, &[(0, 0)], &types[0], &types[0])?;
         let items = number(&mut tables, &[(0, 1)], &types[1], &types[1])?;
         let [chunks] = tables;
         let rows: usize = chunks.iter().map(Chunk::rows).sum();
         let held: usize = chunks.iter().map(Chunk::bytes).sum();
         resources.memory.try_resize(held + Csr::bytes_for(users.ids.len(), rows))?;
-        let pool = resources.pool()?;
-        let lists = pool.install(|| matrix(&chunks, 0, 1, 0..users.ids.len(), items.ids.len()))?;
+        let lists = matrix(&chunks, 0, 1, 0..users.ids.len(), items.ids.len())?;
         if lists.entries.len() < rows {
             return exec_err!(
                 "{NAME}: a list has an item twice; give one row per user and item, and lists of one model"
@@ -92,7 +106,7 @@ impl Task for DiversifyTask {
         }
         let (mut vectors, places) = items_with_vectors.placed(&items.ids)?;
         normalize(&mut vectors);
-        Ok(Arc::new(Lists {
+        Ok(Lists {
             bounds: blocks_of_rows(&lists, 8192),
             lists,
             vectors,
@@ -102,8 +116,8 @@ impl Task for DiversifyTask {
             lambda: self.lambda,
             k: self.k,
             schema: self.schema(),
-            _memory: [resources.memory, memory],
-        }))
+            _memory: [resources.memory, of_vectors],
+        })
     }
 }
 

@@ -20,7 +20,7 @@ use crate::kernels::vectors::Vectors;
 use crate::operators::codec::encode;
 use crate::operators::collect::{Chunk, Columns, collect, matrix, number_by};
 use crate::operators::input_rows::InputRows;
-use crate::operators::node::{Built, Resources, Task, Worker};
+use crate::operators::node::{Built, Resources, Task, Worker, on_pool};
 use crate::operators::sorted::blocks_of_rows;
 use crate::operators::vectors::{VectorTable, read};
 
@@ -37,7 +37,7 @@ pub(super) enum Model {
 
 /// `explain_pair` with all its settings fixed. Its inputs are pairs, the history, and the table of the model.
 #[serde_as]
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct ExplainTask {
     columns: Vec<Columns>,
     /// How users and items are called in the result, and their types.
@@ -98,10 +98,13 @@ impl Task for ExplainTask {
         }
         let memory = resources.memory.new_empty();
         let vectors = match inputs.next() {
-            Some(stream) => Some(read(stream, NAME, "item_vectors", &self.columns[HISTORY].types[1], &memory).await?),
+            Some(stream) => Some(
+                read(stream, NAME, "item_vectors", &self.columns[HISTORY].types[1], &memory, resources.threads).await?,
+            ),
             None => None,
         };
-        Ok(Arc::new(self.explanations(tables, vectors, resources, memory)?))
+        let (task, threads) = (self.clone(), resources.threads);
+        Ok(Arc::new(on_pool(threads, move || task.explanations(tables, vectors, resources, memory)).await?))
     }
 }
 
@@ -126,8 +129,7 @@ impl ExplainTask {
         let held: usize = tables.iter().flatten().map(Chunk::bytes).sum();
         let all: usize = (0..tables.len()).map(|table| Csr::bytes_for(n.max(m), rows(table))).sum();
         resources.memory.try_resize(held + all)?;
-        let pool = resources.pool()?;
-        let build = |table: usize, size, columns| pool.install(|| matrix(&tables[table], 0, 1, 0..size, columns));
+        let build = |table: usize, size, columns| matrix(&tables[table], 0, 1, 0..size, columns);
         let history = build(HISTORY, n, m)?;
         let pairs = build(PAIRS, n, m)?;
         let scored = match (self.model, vectors) {

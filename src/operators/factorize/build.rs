@@ -10,7 +10,6 @@ use datafusion::arrow::buffer::OffsetBuffer;
 use datafusion::arrow::compute::concat;
 use datafusion::arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use datafusion::arrow::record_batch::RecordBatch;
-use datafusion::common::runtime::SpawnedTask;
 use datafusion::common::{DataFusionError, Result, exec_err};
 use datafusion::execution::memory_pool::MemoryReservation;
 use datafusion::physical_plan::metrics::MetricBuilder;
@@ -26,7 +25,7 @@ use crate::operators::codec::encode;
 use crate::operators::collect::{Chunk, Columns, LARGEST_WEIGHT, check_rated_once, collect, matrix, number_both};
 use crate::operators::found::Stop;
 use crate::operators::input_rows::InputRows;
-use crate::operators::node::{Built, Resources, Task, Worker, rows_per_block};
+use crate::operators::node::{Built, Resources, Task, Worker, on_pool, rows_per_block};
 use crate::operators::spill::from_kernel;
 
 const USER: usize = 0;
@@ -156,9 +155,9 @@ impl Task for FactorizeTask {
         let (method, schema) = (self.method, self.schema());
         let stop = Stop::default();
         let stopped = stop.flag();
+        let threads = resources.threads;
         let solve = move || solve(chunks, &types, &id_type, method, schema, resources, &stopped);
-        let found = SpawnedTask::spawn_blocking(solve).join_unwind().await;
-        Ok(Arc::new(found.map_err(|e| DataFusionError::ExecutionJoin(Box::new(e)))??))
+        Ok(Arc::new(on_pool(threads, solve).await?))
     }
 }
 
@@ -171,9 +170,8 @@ fn solve(
     resources: Resources,
     stop: &AtomicBool,
 ) -> Result<Table> {
-    let pool = resources.pool()?;
     let types = [(&types[USER], id_type), (&types[ITEM], id_type)];
-    let [users, items] = pool.install(|| number_both(&mut chunks, [USER, ITEM], types))?;
+    let [users, items] = number_both(&mut chunks, [USER, ITEM], types)?;
     // Numbers fall with counts, so the first is the longest.
     let longest = users.counts.first().max(items.counts.first()).map_or(0, |&count| count as usize);
     let (users, items) = (users.ids, items.ids);
@@ -189,9 +187,8 @@ fn solve(
             items.len()
         ))
     })?;
-    let build = |row, column, rows, columns| pool.install(|| matrix(&chunks, row, column, 0..rows, columns));
-    let by_user = build(USER, ITEM, users.len(), items.len())?;
-    let by_item = build(ITEM, USER, items.len(), users.len())?;
+    let by_user = matrix(&chunks, USER, ITEM, 0..users.len(), items.len())?;
+    let by_item = matrix(&chunks, ITEM, USER, 0..items.len(), users.len())?;
     drop(chunks);
     if matches!(method, Method::Als(als::Settings { feedback: Feedback::Explicit, .. })) {
         check_rated_once("factorize", "interactions", rows, by_user.entries.len())?;
@@ -200,7 +197,7 @@ fn solve(
     let time = MetricBuilder::new(&resources.metrics).subset_time("fit_time", 0);
     let (of_users, of_items) = {
         let _timer = time.timer();
-        pool.install(|| method.fit(&by_user, &by_item, || !stop.load(Ordering::Relaxed)))?
+        method.fit(&by_user, &by_item, || !stop.load(Ordering::Relaxed))?
     };
     if of_users.values.iter().chain(&of_items.values).any(|value| !value.is_finite()) {
         return exec_err!(

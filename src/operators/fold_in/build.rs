@@ -8,8 +8,7 @@ use datafusion::arrow::buffer::OffsetBuffer;
 use datafusion::arrow::compute::take;
 use datafusion::arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use datafusion::arrow::record_batch::RecordBatch;
-use datafusion::common::runtime::SpawnedTask;
-use datafusion::common::{DataFusionError, Result, exec_err, internal_err};
+use datafusion::common::{Result, exec_err, internal_err};
 use datafusion::execution::memory_pool::MemoryReservation;
 use serde::{Deserialize, Serialize};
 use serde_with::{DisplayFromStr, serde_as};
@@ -21,7 +20,7 @@ use crate::kernels::vectors::Vectors;
 use crate::operators::codec::encode;
 use crate::operators::collect::{Chunk, Columns, check_rated_once, collect, matrix, number};
 use crate::operators::input_rows::InputRows;
-use crate::operators::node::{Built, Resources, Task, Worker, rows_per_block};
+use crate::operators::node::{Built, Resources, Task, Worker, on_pool, rows_per_block};
 use crate::operators::vectors::{VectorTable, read};
 
 /// `fold_in` with all its settings fixed. Its inputs are interactions, and items with their vectors.
@@ -81,7 +80,7 @@ impl Task for FoldInTask {
         };
         let chunks = collect(interactions, &self.columns, resources.threads, &resources.memory, None).await?;
         let memory = resources.memory.new_empty();
-        let items = read(vectors, NAME, "item_vectors", &self.columns.types[1], &memory).await?;
+        let items = read(vectors, NAME, "item_vectors", &self.columns.types[1], &memory, resources.threads).await?;
         let Some(settings) = Settings::of_vectors(items.vectors.factors.max(3), self.feedback, self.regularization)
         else {
             return internal_err!("vectors of no numbers");
@@ -91,9 +90,9 @@ impl Task for FoldInTask {
         }
         let (user_type, schema) = (self.user_type.clone(), self.schema());
         let value_type = self.columns.types[0].clone();
+        let threads = resources.threads;
         let fold = move || fold(chunks, items, &settings, (&value_type, &user_type), schema, resources, memory);
-        let folded = SpawnedTask::spawn_blocking(fold).join_unwind().await;
-        Ok(Arc::new(folded.map_err(|e| DataFusionError::ExecutionJoin(Box::new(e)))??))
+        Ok(Arc::new(on_pool(threads, fold).await?))
     }
 }
 
@@ -115,9 +114,7 @@ fn fold(
     let held: usize = chunks.iter().map(Chunk::bytes).sum();
     let vectors = Vectors::bytes_for(n, items.vectors.factors);
     resources.memory.try_resize(held + Csr::bytes_for(n, rows) + vectors)?;
-    let pool = resources.pool()?;
-    let named = items.space.size();
-    let mut by_user = pool.install(|| matrix(&chunks, 0, 1, 0..n, named))?;
+    let mut by_user = matrix(&chunks, 0, 1, 0..n, items.space.size())?;
     drop(chunks);
     let implicit = settings.feedback != Feedback::Explicit;
     if !implicit {
@@ -129,7 +126,7 @@ fn fold(
     }
     let folded = match known {
         0 => Vectors::zeros(n, items.vectors.factors),
-        _ => pool.install(|| fold_in(&by_user, &items.vectors, settings)),
+        _ => fold_in(&by_user, &items.vectors, settings),
     };
     if folded.values.iter().any(|value| !value.is_finite()) {
         return exec_err!(

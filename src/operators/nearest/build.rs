@@ -7,8 +7,7 @@ use datafusion::arrow::array::{Array, ArrayRef, Float32Array, Int32Array, UInt32
 use datafusion::arrow::compute::{cast, take};
 use datafusion::arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use datafusion::arrow::record_batch::RecordBatch;
-use datafusion::common::runtime::SpawnedTask;
-use datafusion::common::{DataFusionError, Result, exec_err};
+use datafusion::common::{Result, exec_err};
 use datafusion::execution::memory_pool::MemoryReservation;
 use serde::{Deserialize, Serialize};
 use serde_with::{DisplayFromStr, serde_as};
@@ -21,7 +20,7 @@ use crate::operators::codec::encode;
 use crate::operators::collect::{Chunk, Columns, collect, matrix};
 use crate::operators::ids::value_type;
 use crate::operators::input_rows::InputRows;
-use crate::operators::node::{Built, Resources, Task, Worker};
+use crate::operators::node::{Built, Resources, Task, Worker, on_pool};
 use crate::operators::spill::from_kernel;
 use crate::operators::vectors::{VectorTable, read};
 
@@ -94,8 +93,8 @@ impl Task for NearestTask {
         let Resources { threads, disk, memory, .. } = &resources;
         let [query_type, candidate_type] = self.types.each_ref().map(value_type);
         let (own, others) = (memory.new_empty(), memory.new_empty());
-        let mut queries = read(queries, NAME, "queries", &query_type, &own).await?;
-        let mut candidates = read(candidates, NAME, "candidates", &candidate_type, &others).await?;
+        let mut queries = read(queries, NAME, "queries", &query_type, &own, *threads).await?;
+        let mut candidates = read(candidates, NAME, "candidates", &candidate_type, &others, *threads).await?;
         let (a, b) = (queries.vectors.factors, candidates.vectors.factors);
         if a != b && !queries.ids.is_empty() && !candidates.ids.is_empty() {
             return exec_err!(
@@ -106,23 +105,24 @@ impl Task for NearestTask {
             (Some(pairs), Some(columns)) => collect(pairs, columns, *threads, memory, Some(Arc::clone(disk))).await?,
             _ => Vec::new(),
         };
-        let exclude =
-            (!excluded.is_empty()).then(|| exclude(&mut excluded, &mut queries, &mut candidates)).transpose()?;
-        let itself = match self.settings.not_itself {
-            true => candidates.space.add(&cast(&queries.ids, &candidate_type)?)?,
-            false => Vec::new(),
+        let (settings, threads) = (self.settings, *threads);
+        let lay_out = move || {
+            let some = !excluded.is_empty();
+            let exclude = some.then(|| exclude(&mut excluded, &mut queries, &mut candidates)).transpose()?;
+            let itself = match settings.not_itself {
+                true => candidates.space.add(&cast(&queries.ids, &candidate_type)?)?,
+                false => Vec::new(),
+            };
+            let VectorTable { ids, vectors, .. } = candidates;
+            let index = Index::new(&vectors, ids.len(), settings.nearness, settings.search_fraction);
+            Ok((queries.ids, queries.vectors, ids, index, exclude, itself))
         };
-        let (vectors, count) = (candidates.vectors, candidates.ids.len());
-        let (pool, Settings { nearness, search_fraction, .. }) = (resources.pool()?, self.settings);
-        let lay_out = move || pool.install(|| Index::new(&vectors, count, nearness, search_fraction));
-        let laid_out = SpawnedTask::spawn_blocking(lay_out).join_unwind().await;
-        let laid_out = laid_out.map_err(|e| DataFusionError::ExecutionJoin(Box::new(e)))?;
+        let (query_ids, vectors, candidate_ids, laid_out, exclude, itself) = on_pool(threads, lay_out).await?;
         others.free();
         memory.try_resize(own.size() + laid_out.bytes() + exclude.as_ref().map_or(0, Rows::bytes))?;
         own.free();
-        let [query_ids, candidate_ids] = [cast(&queries.ids, &self.types[0])?, cast(&candidates.ids, &self.types[1])?];
-        let settings = Settings { k: self.settings.k.min(candidate_ids.len().max(1)), ..self.settings };
-        let vectors = queries.vectors;
+        let [query_ids, candidate_ids] = [cast(&query_ids, &self.types[0])?, cast(&candidate_ids, &self.types[1])?];
+        let settings = Settings { k: settings.k.min(candidate_ids.len().max(1)), ..settings };
         Ok(Arc::new(Lists {
             query_ids,
             candidate_ids,

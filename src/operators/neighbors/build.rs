@@ -4,8 +4,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use datafusion::arrow::datatypes::{DataType, SchemaRef};
-use datafusion::common::runtime::SpawnedTask;
-use datafusion::common::{DataFusionError, Result};
+use datafusion::common::Result;
 use datafusion::logical_expr::LogicalPlan;
 use serde::{Deserialize, Serialize};
 use serde_with::{DisplayFromStr, serde_as};
@@ -16,7 +15,7 @@ use crate::operators::codec::encode;
 use crate::operators::collect::{Columns, collect};
 use crate::operators::found::{Found, Stop, best, schema};
 use crate::operators::input_rows::InputRows;
-use crate::operators::node::{Built, OperatorNode, Resources, Task};
+use crate::operators::node::{Built, OperatorNode, Resources, Task, on_pool};
 
 pub(super) const ENTITY: usize = 0;
 pub(super) const FEATURE: usize = 1;
@@ -96,16 +95,14 @@ impl Task for NeighborsTask {
         let chunks = collect(inputs.swap_remove(0), &self.columns, resources.threads, &resources.memory, disk).await?;
         let types = Types { ids: self.columns.types.clone(), out: self.id_type.clone() };
         let (settings, schema) = (self.settings, self.schema());
-        let stop = Stop::default();
+        let (threads, stop) = (resources.threads, Stop::default());
         let stopped = stop.flag();
         let mine = if self.shared { resources.shares.mask() } else { vec![true] };
         let find = move || {
-            let pool = resources.pool()?;
-            let search = Search { settings, mine, resources: &resources, pool: &pool, stop: &stopped };
+            let search = Search { settings, mine, resources: &resources, stop: &stopped };
             let (candidates, entities) = search.run(chunks, &types)?;
             Found::new(candidates, entities, settings.k, schema, resources.memory)
         };
-        let found = SpawnedTask::spawn_blocking(find).join_unwind().await;
-        Ok(Arc::new(found.map_err(|e| DataFusionError::ExecutionJoin(Box::new(e)))??))
+        Ok(Arc::new(on_pool(threads, find).await?))
     }
 }

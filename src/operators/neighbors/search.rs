@@ -40,7 +40,6 @@ pub(super) struct Search<'a> {
     /// Of all pairs of entities, those that are searched here, as [`Similarity::search_share`] has it.
     pub mine: Vec<bool>,
     pub resources: &'a Resources,
-    pub pool: &'a rayon::ThreadPool,
     pub stop: &'a AtomicBool,
 }
 
@@ -60,7 +59,7 @@ struct Rows {
 impl Search<'_> {
     /// The neighbors of all entities of these rows.
     pub fn run(&self, chunks: Vec<Chunk>, types: &Types) -> Result<(Candidates, Numbering)> {
-        let rows = self.timed("matrix_time", || self.pool.install(|| Rows::number(chunks, types, self.settings.k)))?;
+        let rows = self.timed("matrix_time", || Rows::number(chunks, types, self.settings.k))?;
         self.count("entities", rows.entities.ids.len());
         self.count("features", rows.features);
         let held: usize = rows.chunks.iter().map(Chunk::bytes).sum();
@@ -80,7 +79,7 @@ impl Search<'_> {
             let matrix = self.build(&rows, 0..rows.entities.ids.len())?;
             rows.chunks.clear();
             self.count("entries", matrix.entries.len());
-            let prepared = self.pool.install(|| Similarity::new(matrix, self.settings)).map_err(from_kernel);
+            let prepared = Similarity::new(matrix, self.settings).map_err(from_kernel);
             prepared.map(|similarity| similarity.with_sample(rows.sample))
         })?;
         let candidates = self.search(&similarity, rows.entities.order.clone())?;
@@ -102,10 +101,9 @@ impl Search<'_> {
             rows.chunks.clear();
             self.count("entries", offsets[offsets.len() - 1]);
             let file = Box::new(file);
-            let prepare = || Similarity::prepare(file, offsets, bounds, rows.features, self.settings);
-            self.pool.install(prepare).map_err(from_kernel)
+            Similarity::prepare(file, offsets, bounds, rows.features, self.settings).map_err(from_kernel)
         })?;
-        let candidates = self.pool.install(|| similarity.candidate_bytes()).map_err(from_kernel)?;
+        let candidates = similarity.candidate_bytes().map_err(from_kernel)?;
         let bounds = self.fit(similarity.offsets(), |bounds| {
             rows.fixed + candidates + self.search_bytes(similarity.offsets(), bounds, rows.features)
         })?;
@@ -119,22 +117,19 @@ impl Search<'_> {
 
     /// The sorted rows of a range of entities.
     fn build(&self, rows: &Rows, range: std::ops::Range<usize>) -> Result<Csr> {
-        self.pool.install(|| {
-            let read = rows.offsets[range.end] - rows.offsets[range.start];
-            let mut matrix = matrix(&rows.chunks, ENTITY, FEATURE, range, rows.features)?;
-            check_weights(&matrix, matrix.entries.len() < read, self.settings)?;
-            if let Some(most) = self.settings.max_features {
-                matrix.cap_rows(most);
-            }
-            Ok(matrix)
-        })
+        let read = rows.offsets[range.end] - rows.offsets[range.start];
+        let mut matrix = matrix(&rows.chunks, ENTITY, FEATURE, range, rows.features)?;
+        check_weights(&matrix, matrix.entries.len() < read, self.settings)?;
+        if let Some(most) = self.settings.max_features {
+            matrix.cap_rows(most);
+        }
+        Ok(matrix)
     }
 
     fn search(&self, similarity: &Similarity, places: Vec<u32>) -> Result<Candidates> {
         let k = self.settings.k.min(places.len().max(1));
         let candidates = Candidates::new(k, places, self.settings.least());
-        let search =
-            || self.pool.install(|| similarity.search_share(&candidates, &self.mine, self.stop)).map_err(from_kernel);
+        let search = || similarity.search_share(&candidates, &self.mine, self.stop).map_err(from_kernel);
         self.count("multiply_adds", self.timed("product_time", search)?);
         Ok(candidates)
     }

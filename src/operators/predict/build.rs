@@ -7,8 +7,7 @@ use datafusion::arrow::array::{ArrayRef, Float32Array, UInt32Array};
 use datafusion::arrow::compute::{cast, take};
 use datafusion::arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use datafusion::arrow::record_batch::RecordBatch;
-use datafusion::common::runtime::SpawnedTask;
-use datafusion::common::{DataFusionError, Result, exec_err};
+use datafusion::common::{Result, exec_err};
 use datafusion::execution::memory_pool::MemoryReservation;
 use serde::{Deserialize, Serialize};
 use serde_with::{DisplayFromStr, serde_as};
@@ -22,7 +21,7 @@ use crate::kernels::vectors::Vectors;
 use crate::operators::codec::encode;
 use crate::operators::collect::{Chunk, Columns, check_rated_once, collect, matrix, number_by};
 use crate::operators::input_rows::InputRows;
-use crate::operators::node::{Built, Resources, Task, Worker};
+use crate::operators::node::{Built, Resources, Task, Worker, on_pool};
 use crate::operators::sorted::blocks_of_rows;
 use crate::operators::vectors::{VectorTable, read};
 
@@ -95,10 +94,12 @@ impl Task for PredictTask {
             tables.push(collect(rows, columns, resources.threads, &resources.memory, None).await?);
         }
         let mut vectors = Vec::new();
-        let memory = resources.memory.new_empty();
+        let memory = [(); 2].map(|()| resources.memory.new_empty());
         for (side, stream) in inputs.enumerate() {
             let what = ["user_vectors", "item_vectors"][side];
-            vectors.push(read(stream, NAME, what, &self.columns[HISTORY].types[side], &memory).await?);
+            vectors.push(
+                read(stream, NAME, what, &self.columns[HISTORY].types[side], &memory[side], resources.threads).await?,
+            );
         }
         if let [users, items] = &vectors[..]
             && users.vectors.factors != items.vectors.factors
@@ -110,16 +111,13 @@ impl Task for PredictTask {
         }
         let (types, model, clip) = (self.columns[HISTORY].types.clone(), self.model, self.clip);
         let (out, schema) = (self.out.clone().map(|(_, data_type)| data_type), self.schema());
+        let threads = resources.threads;
         let build = move || {
             let built = Predictions::build(tables, vectors, &types, &out, model, schema, &resources)?;
-            Ok::<_, DataFusionError>(Predictions {
-                clip: built.clip.filter(|_| clip),
-                _memory: [resources.memory, memory],
-                ..built
-            })
+            let memory = memory.into_iter().chain([resources.memory]).collect();
+            Ok(Predictions { clip: built.clip.filter(|_| clip), _memory: memory, ..built })
         };
-        let built = SpawnedTask::spawn_blocking(build).join_unwind().await;
-        Ok(Arc::new(built.map_err(|e| DataFusionError::ExecutionJoin(Box::new(e)))??))
+        Ok(Arc::new(on_pool(threads, build).await?))
     }
 }
 
@@ -157,7 +155,7 @@ struct Predictions {
     /// The lowest and the highest rating.
     clip: Option<(f32, f32)>,
     schema: SchemaRef,
-    _memory: [MemoryReservation; 2],
+    _memory: Vec<MemoryReservation>,
 }
 
 /// Pairs that are predicted together.
@@ -186,9 +184,7 @@ impl Predictions {
         let matrices = Csr::bytes_for(n + m, 2 * rows(HISTORY)) + Csr::bytes_for(n, rows(PAIRS));
         let baseline = (n + m) * 3 * size_of::<f64>();
         resources.memory.try_resize(held + matrices + Csr::bytes_for(n.max(m), rows(NEIGHBORS)) + baseline)?;
-        let pool = resources.pool()?;
-        let build =
-            |table: usize, row, size, columns| pool.install(|| matrix(&tables[table], row, 1 - row, 0..size, columns));
+        let build = |table: usize, row, size, columns| matrix(&tables[table], row, 1 - row, 0..size, columns);
         let (by_user, by_item) = (build(HISTORY, 0, n, m)?, build(HISTORY, 1, m, n)?);
         check_rated_once(NAME, "history", rows(HISTORY), by_user.entries.len())?;
         let ratings = by_user.entries.iter().map(|&e| entry::value(e));
@@ -196,7 +192,7 @@ impl Predictions {
         let pairs = build(PAIRS, 0, n, m)?;
         let ids = [cast(&users.ids, &out[0])?, cast(&items.ids, &out[1])?];
         let predictor = match model {
-            Model::Baseline => Predictor::Baseline(pool.install(|| Baseline::biases(&by_user, &by_item))),
+            Model::Baseline => Predictor::Baseline(Baseline::biases(&by_user, &by_item)),
             Model::Vectors => {
                 let mut sides = vectors.into_iter();
                 let (Some(x), Some(y)) = (sides.next(), sides.next()) else {
@@ -204,7 +200,7 @@ impl Predictions {
                 };
                 let (x, of_users) = x.placed(&users.ids)?;
                 let (y, of_items) = y.placed(&items.ids)?;
-                let baseline = pool.install(|| Baseline::biases(&by_user, &by_item));
+                let baseline = Baseline::biases(&by_user, &by_item);
                 Predictor::Vectors(Pairs { sides: [x, y], places: [of_users, of_items], baseline })
             }
             Model::Neighbors { side, k, least, from } => {
@@ -213,25 +209,17 @@ impl Predictions {
                     Side::Items => (m, items.order),
                 };
                 let neighbors = build(NEIGHBORS, 0, size, size)?;
-                let baseline = pool.install(|| match from {
+                let baseline = match from {
                     From::Nothing => Baseline::mean(&by_user, &by_item),
                     From::Means => Baseline::means(&by_user, &by_item, side),
                     From::Biases => Baseline::biases(&by_user, &by_item),
-                });
+                };
                 let (users, items) = (by_user, by_item);
                 Predictor::Neighbors(Neighborhood { users, items, side, neighbors, order, baseline, k, least })
             }
         };
         let bounds = blocks_of_rows(&pairs, PAIRS_AT_ONCE);
-        Ok(Self {
-            predictor,
-            pairs,
-            bounds,
-            ids,
-            clip,
-            schema,
-            _memory: [resources.memory.new_empty(), resources.memory.new_empty()],
-        })
+        Ok(Self { predictor, pairs, bounds, ids, clip, schema, _memory: Vec::new() })
     }
 }
 

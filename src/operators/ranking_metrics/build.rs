@@ -7,7 +7,6 @@ use datafusion::arrow::array::{Array, ArrayRef, Float64Array, Int32Array, String
 use datafusion::arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use datafusion::arrow::record_batch::RecordBatch;
 use datafusion::common::cast::as_string_array;
-use datafusion::common::runtime::SpawnedTask;
 use datafusion::common::{DataFusionError, Result, exec_err};
 use datafusion::execution::memory_pool::MemoryReservation;
 use serde::{Deserialize, Serialize};
@@ -22,7 +21,7 @@ use crate::operators::codec::encode;
 use crate::operators::collect::{Chunk, Columns, collect, matrix, number};
 use crate::operators::ids::Numbering;
 use crate::operators::input_rows::InputRows;
-use crate::operators::node::{Built, Resources, Task, Worker};
+use crate::operators::node::{Built, Resources, Task, Worker, on_pool};
 use crate::operators::vectors::{VectorTable, read};
 
 const LISTS: usize = 0;
@@ -132,19 +131,20 @@ impl Task for MetricsTask {
         }
         let memory_of_vectors = resources.memory.new_empty();
         let vectors = match inputs.next() {
-            Some(items) => Some(read(items, super::NAME, "items", &self.types[1], &memory_of_vectors).await?),
+            Some(items) => {
+                Some(read(items, super::NAME, "items", &self.types[1], &memory_of_vectors, resources.threads).await?)
+            }
             None => None,
         };
-        let paired = self.paired;
+        let (paired, threads) = (self.paired, resources.threads);
         let question = Question { types: self.types.clone(), ranked_by: self.ranked_by, parts: self.parts.clone() };
         let (ks, schema) = (self.ks.clone(), self.schema());
         let answer = move || {
             let table = question.answer(tables, vectors, &ks, schema, &resources.memory, paired)?;
             drop(memory_of_vectors);
-            Ok::<_, DataFusionError>(Answer(table))
+            Ok(Answer(table))
         };
-        let answered = SpawnedTask::spawn_blocking(answer).join_unwind().await;
-        Ok(Arc::new(answered.map_err(|e| DataFusionError::ExecutionJoin(Box::new(e)))??))
+        Ok(Arc::new(on_pool(threads, answer).await?))
     }
 }
 

@@ -9,8 +9,7 @@ use datafusion::arrow::buffer::OffsetBuffer;
 use datafusion::arrow::compute::take;
 use datafusion::arrow::datatypes::{DataType, Field, Fields, Schema, SchemaRef};
 use datafusion::arrow::record_batch::RecordBatch;
-use datafusion::common::runtime::SpawnedTask;
-use datafusion::common::{DataFusionError, Result, exec_err};
+use datafusion::common::{Result, exec_err};
 use datafusion::execution::memory_pool::MemoryReservation;
 use datafusion::physical_plan::metrics::MetricBuilder;
 use serde::{Deserialize, Serialize};
@@ -24,7 +23,7 @@ use crate::operators::codec::encode;
 use crate::operators::collect::{Chunk, Columns, collect, matrix, number_by};
 use crate::operators::ids::Numbering;
 use crate::operators::input_rows::InputRows;
-use crate::operators::node::{BLOCKS_PER_THREAD, Built, Resources, Task, Worker, rows_per_block};
+use crate::operators::node::{BLOCKS_PER_THREAD, Built, Resources, Task, Worker, on_pool, rows_per_block};
 use crate::operators::sorted::{fit, largest, offsets_of, spill_rows};
 use crate::operators::spill::from_kernel;
 
@@ -140,9 +139,9 @@ impl Task for RecommendTask {
             tables.push(collect(rows, columns, *threads, memory, Some(Arc::clone(disk))).await?);
         }
         let (types, settings, parts, schema) = (self.types.clone(), self.settings, self.parts, self.schema());
+        let threads = resources.threads;
         let build = move || Lists::build(tables, &types, settings, parts, schema, resources);
-        let built = SpawnedTask::spawn_blocking(build).join_unwind().await;
-        Ok(Arc::new(built.map_err(|e| DataFusionError::ExecutionJoin(Box::new(e)))??))
+        Ok(Arc::new(on_pool(threads, build).await?))
     }
 }
 
@@ -165,7 +164,6 @@ impl Lists {
         schema: SchemaRef,
         resources: Resources,
     ) -> Result<Self> {
-        let pool = resources.pool()?;
         let (first, second) = match settings.side {
             Side::Items => (HISTORY, NEIGHBORS),
             Side::Users => (NEIGHBORS, HISTORY),
@@ -173,7 +171,7 @@ impl Lists {
         // Sums are added up by falling count of the links: it is taken from the one table that each process has whole.
         let mut number = |kind, value_type: DataType, id_type| {
             let places = columns_of(kind, settings.side, parts);
-            pool.install(|| number_by(&mut tables, second, &places, &value_type, id_type))
+            number_by(&mut tables, second, &places, &value_type, id_type)
         };
         let users = number(Kind::User, types.user_values(), &types.user)?;
         let items = number(Kind::Item, types.item_values(), &types.item)?;
@@ -185,7 +183,6 @@ impl Lists {
             offsets: offsets_of(&users.counts),
             fixed: ids + users.ids.len() * 2 * size_of::<u64>(),
             blocks: None,
-            pool: &pool,
             resources: &resources,
         };
         let (exclude, candidates) = (pairs(parts.exclude), pairs(parts.candidates));
@@ -241,7 +238,6 @@ struct Matrices<'a> {
     fixed: usize,
     /// Blocks of users, where rows go to files.
     blocks: Option<Vec<usize>>,
-    pool: &'a rayon::ThreadPool,
     resources: &'a Resources,
 }
 
@@ -267,7 +263,7 @@ impl Matrices<'_> {
     }
 
     fn matrix(&self, table: usize, rows: Range<usize>, columns: usize) -> Result<Csr> {
-        self.pool.install(|| matrix(&self.tables[table], 0, 1, rows, columns))
+        matrix(&self.tables[table], 0, 1, rows, columns)
     }
 
     /// The rows of users in a table.
