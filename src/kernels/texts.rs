@@ -50,19 +50,18 @@ struct Key {
     form: u8,
 }
 
-/// A string that is looked up.
-#[derive(Debug, Clone, Copy, Default)]
-struct Wanted<'a> {
-    text: &'a [u8],
-    key: Key,
-    /// [`Key::hash`].
-    hash: u64,
-}
-
-/// Strings that are looked up together.
+/// Strings that are looked up together, and what is known of each.
 struct Group<'a> {
-    wanted: [Wanted<'a>; AT_ONCE],
     length: usize,
+    texts: [&'a [u8]; AT_ONCE],
+    /// Those of UUIDs; of other strings 0.
+    parts: [[u64; AT_ONCE]; uuid::PARTS],
+    /// [`Key::words`].
+    words: [[u64; AT_ONCE]; 2],
+    /// [`Key::form`].
+    forms: [u8; AT_ONCE],
+    /// [`Key::hash`].
+    hashes: [u64; AT_ONCE],
 }
 
 /// The form of no string.
@@ -173,14 +172,14 @@ impl Texts {
 
     /// The number of a string, which is added if it has not come.
     #[inline(never)]
-    fn find_or_add(&mut self, wanted: &Wanted<'_>) -> u32 {
-        let mut at = self.home(wanted.hash);
+    fn find_or_add(&mut self, text: &[u8], key: Key, home: usize) -> u32 {
+        let mut at = home;
         loop {
             for which in 0..WIDTH {
                 if self.buckets[at].forms[which] == FREE {
-                    let (key, number) = self.add(wanted.text, wanted.key);
+                    let (key, number) = self.add(text, key);
                     self.buckets[at].put(which, &key, number);
-                } else if !self.is(at, which, wanted.text, &wanted.key) {
+                } else if !self.is(at, which, text, &key) {
                     continue;
                 }
                 return self.buckets[at].numbers[which];
@@ -191,34 +190,37 @@ impl Texts {
 
     /// The numbers of strings whose buckets have been fetched.
     #[inline(always)]
-    fn find_all(&mut self, wanted: &[Wanted<'_>], numbers: &mut Vec<u32>) {
+    fn find_all(&mut self, group: &Group<'_>, numbers: &mut Vec<u32>) {
         let mut found = [0; AT_ONCE];
         let (mut others, mut rest) = ([0; AT_ONCE], 0);
-        for (at, (wanted, found)) in wanted.iter().zip(&mut found).enumerate() {
-            let bucket = &self.buckets[self.home(wanted.hash)];
-            let like = bucket.first_like(&wanted.key);
+        for (at, found) in found[..group.length].iter_mut().enumerate() {
+            let key = group.key(at);
+            let bucket = &self.buckets[self.home(group.hashes[at])];
+            let like = bucket.first_like(&key);
             let place = like.min(WIDTH - 1);
             *found = bucket.numbers[place];
             // Others have to be compared or added. Whether it is one is not asked: a branch that cannot be foreseen costs more.
             others[rest] = at;
-            let alike = (like < WIDTH) & (bucket.forms[place] == wanted.key.form);
-            rest += usize::from(!alike | (wanted.key.form == HASH));
+            let alike = (like < WIDTH) & (bucket.forms[place] == key.form);
+            rest += usize::from(!alike | (key.form == HASH));
         }
         let others = &others[..rest];
-        for wanted in others.iter().map(|&at| &wanted[at]) {
-            let home = self.home(wanted.hash);
-            match self.buckets[home].words.get(self.buckets[home].first_like(&wanted.key)) {
+        for &at in others {
+            let home = self.home(group.hashes[at]);
+            match self.buckets[home].words.get(self.buckets[home].first_like(&group.key(at))) {
                 None => prefetch(std::slice::from_ref(&self.buckets[self.after(home)])),
                 // Most likely a string is the first one with its hash.
                 Some(words) => {
                     let start = words[1] as usize;
-                    let end = start.saturating_add(LENGTH + wanted.text.len());
+                    let end = start.saturating_add(LENGTH + group.texts[at].len());
                     prefetch(self.bytes.get(start..end).unwrap_or_default());
                 }
             }
         }
-        others.iter().for_each(|&at| found[at] = self.find_or_add(&wanted[at]));
-        numbers.extend_from_slice(&found[..wanted.len()]);
+        for &at in others {
+            found[at] = self.find_or_add(group.texts[at], group.key(at), self.home(group.hashes[at]));
+        }
+        numbers.extend_from_slice(&found[..group.length]);
     }
 
     /// Whether what is at a place of a bucket is the string of this key.
@@ -278,45 +280,52 @@ impl Work for Intern<'_, '_> {
     fn run(self) {
         let Self { known, next, before, numbers } = self;
         next.read();
-        for wanted in &next.wanted[..next.length] {
-            prefetch(std::slice::from_ref(&known.buckets[known.home(wanted.hash)]));
+        for &hash in &next.hashes[..next.length] {
+            prefetch(std::slice::from_ref(&known.buckets[known.home(hash)]));
         }
-        known.find_all(&before.wanted[..before.length], numbers);
+        known.find_all(before, numbers);
     }
 }
 
 impl<'a> Group<'a> {
     fn empty() -> Self {
-        Self { wanted: [Wanted::default(); AT_ONCE], length: 0 }
+        let (parts, words) = ([[0; AT_ONCE]; uuid::PARTS], [[0; AT_ONCE]; 2]);
+        Self { length: 0, texts: [&[]; AT_ONCE], parts, words, forms: [FREE; AT_ONCE], hashes: [0; AT_ONCE] }
     }
 
     /// Takes the next strings, and fetches their bytes.
     fn fill(&mut self, texts: &mut impl ExactSizeIterator<Item = &'a [u8]>) {
         self.length = texts.len().min(AT_ONCE);
-        for (wanted, text) in self.wanted.iter_mut().zip(texts.take(AT_ONCE)) {
+        for (place, text) in self.texts.iter_mut().zip(texts.take(AT_ONCE)) {
             prefetch_ends(text);
-            wanted.text = text;
+            *place = text;
         }
     }
 
-    /// Makes the keys of its strings.
+    /// Makes the keys of its strings. What stands behind the last of them is worked on, too: loops of one length are faster.
     #[inline(always)]
     fn read(&mut self) {
-        let mut parts = [[0; AT_ONCE]; uuid::PARTS];
-        for (at, wanted) in self.wanted[..self.length].iter().enumerate() {
-            if let Ok(text) = wanted.text.try_into() {
-                let [a, b, c, d, e] = uuid::parts(text);
-                (parts[0][at], parts[1][at], parts[2][at], parts[3][at], parts[4][at]) = (a, b, c, d, e);
+        for (at, text) in self.texts[..self.length].iter().enumerate() {
+            let [a, b, c, d, e] = (*text).try_into().map_or([0; uuid::PARTS], uuid::parts);
+            let parts = &mut self.parts;
+            (parts[0][at], parts[1][at], parts[2][at], parts[3][at], parts[4][at]) = (a, b, c, d, e);
+        }
+        let (words, faults) = uuid::read(&self.parts);
+        (self.words, self.forms) = (words, [UUID; AT_ONCE]);
+        for (at, text) in self.texts[..self.length].iter().enumerate() {
+            if faults[at] != 0 {
+                let key = Key::of(text);
+                (self.words[0][at], self.words[1][at], self.forms[at]) = (key.words[0], key.words[1], key.form);
             }
         }
-        let (words, faults) = uuid::read(&parts);
-        for (at, wanted) in self.wanted[..self.length].iter_mut().enumerate() {
-            wanted.key = match faults[at] {
-                0 => Key { words: [words[0][at], words[1][at]], form: UUID },
-                _ => Key::of(wanted.text),
-            };
-            wanted.hash = wanted.key.hash();
+        for at in 0..AT_ONCE {
+            self.hashes[at] = self.key(at).hash();
         }
+    }
+
+    #[inline(always)]
+    fn key(&self, at: usize) -> Key {
+        Key { words: [self.words[0][at], self.words[1][at]], form: self.forms[at] }
     }
 }
 
@@ -356,16 +365,15 @@ impl Key {
         (self.words[0] ^ words[0]) | ((self.words[1] ^ words[1]) & second)
     }
 
-    /// Of a short form, both halves of the product of its words: each bit of them reaches all of it.
+    /// Of a short form, products that wide vectors have: a bit of the words reaches those above it by the first ones, and all by
+    /// the last.
     #[inline(always)]
     fn hash(&self) -> u64 {
-        if self.form == HASH {
-            return self.words[0];
-        }
-        let a = self.words[0] ^ 0x9e37_79b9_7f4a_7c15;
-        let b = self.words[1] ^ 0xd1b5_4a32_d192_ed03 ^ u64::from(self.form);
-        let product = u128::from(a) * u128::from(b);
-        product as u64 ^ (product >> 64) as u64
+        let [a, b] = self.words;
+        let product =
+            a.wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ (b ^ u64::from(self.form)).wrapping_mul(0xd1b5_4a32_d192_ed03);
+        let mixed = (product ^ product >> 32).wrapping_mul(0xbea2_25f9_eb34_556d);
+        if self.form == HASH { a } else { mixed ^ mixed >> 32 }
     }
 }
 
