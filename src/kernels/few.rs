@@ -9,6 +9,7 @@ use rayon::prelude::*;
 use super::cells::{Cell, Factor, Scales, Value};
 use super::cpu::{Cpu, Work};
 use super::csr::entry;
+use super::prefetch::prefetch;
 
 /// Up to so many rows this is the faster way.
 pub const MOST_ROWS: usize = 32;
@@ -18,7 +19,11 @@ pub const LANES: usize = 16;
 /// Columns that are spread out at a time: so many stay in the nearer caches.
 pub const COLUMNS: usize = 1 << 15;
 /// Columns that one task spreads out.
-const PIECE: usize = 1 << 12;
+const PIECE: usize = 1 << 13;
+/// Columns that it spreads out at a time: so many stay in the nearest cache.
+const NEAR: usize = 1 << 10;
+/// How many entries ahead they are fetched from memory.
+const AHEAD: usize = 64;
 
 /// A range of columns of a few rows, side by side.
 #[derive(Debug)]
@@ -52,15 +57,15 @@ impl<A: Factor> Spread<A> {
         (self.first, self.whole) = (first, scales.whole);
         let pieces = self.factors.par_chunks_mut(PIECE).zip(self.present.par_chunks_mut(PIECE));
         pieces.enumerate().for_each(|(piece, (factors, present))| {
-            let first = first + piece * PIECE;
-            factors.fill([A::default(); LANES]);
-            present.fill(0);
-            for (lane, row) in rows.iter().enumerate() {
-                for &e in part(row, first, PIECE) {
-                    let column = entry::column(e) as usize - first;
-                    factors[column][lane] = A::of_entry(e, scales);
-                    present[column] |= 1 << lane;
+            let mut first = first + piece * PIECE;
+            let mut left: Vec<&[u64]> = rows.iter().map(|row| part(row, first, PIECE)).collect();
+            for (factors, present) in factors.chunks_mut(NEAR).zip(present.chunks_mut(NEAR)) {
+                factors.fill([A::default(); LANES]);
+                present.fill(0);
+                for (lane, row) in left.iter_mut().enumerate() {
+                    *row = put_lane(lane, row, first, factors, present, scales);
                 }
+                first += NEAR;
             }
         });
     }
@@ -70,6 +75,27 @@ impl<A: Factor> Spread<A> {
     pub fn meet<C: Cell<Row = A>>(&self, cpu: Cpu, other: &[u64], lanes: u16, sums: &mut [C; LANES]) -> usize {
         cpu.run(Meeting { spread: self, other, lanes, sums })
     }
+}
+
+/// Spreads out the entries of a row that are in these columns, the first of all at `first`. Returns those after them.
+fn put_lane<'a, A: Factor>(
+    lane: usize,
+    row: &'a [u64],
+    first: usize,
+    factors: &mut [[A; LANES]],
+    present: &mut [u16],
+    scales: &Scales,
+) -> &'a [u64] {
+    for (at, &e) in row.iter().enumerate() {
+        prefetch(row.get(at + AHEAD).map_or(&[], std::slice::from_ref));
+        let column = entry::column(e) as usize - first;
+        let Some(present) = present.get_mut(column) else {
+            return &row[at..];
+        };
+        factors[column][lane] = A::of_entry(e, scales);
+        *present |= 1 << lane;
+    }
+    &[]
 }
 
 struct Meeting<'a, C: Cell> {
