@@ -140,19 +140,23 @@ pub fn fold_in(users: &Csr, items: &Vectors, settings: &Settings) -> Vectors {
 /// last number of the item's vector, `μ + b_i`, takes the place of the confidence.
 pub struct Reasons<'a> {
     items: &'a Vectors,
-    square: Vec<f32>,
+    square: &'a [f32],
     settings: Settings,
     cholesky: Cholesky,
 }
 
 impl<'a> Reasons<'a> {
-    /// For scores by these vectors of items.
-    pub fn new(items: &'a Vectors, settings: Settings) -> Self {
-        let square = match settings.feedback {
+    /// For scores by these vectors of items, with what [`Reasons::square`] gives for them.
+    pub fn new(items: &'a Vectors, square: &'a [f32], settings: Settings) -> Self {
+        Self { items, square, settings, cholesky: Cholesky::new(items.stride()) }
+    }
+
+    /// The part that all users' equations have in common. Works on the threads of the current pool.
+    pub fn square(items: &Vectors, settings: &Settings) -> Vec<f32> {
+        match settings.feedback {
             Feedback::Implicit { .. } => items.square(settings.regularization),
             Feedback::Explicit => Vec::new(),
-        };
-        Self { items, square, settings, cholesky: Cholesky::new(items.stride()) }
+        }
     }
 
     /// The share of each entry of a user's row in the score of an item.
@@ -178,7 +182,7 @@ impl<'a> Reasons<'a> {
         }
         let mut image = vec![0f32; asked.len()];
         if !self.cholesky.solve_for(
-            &self.square,
+            self.square,
             &equation,
             asked.iter().map(|&value| f64::from(value)).collect(),
             &mut image,
@@ -401,7 +405,8 @@ mod tests {
             for (a, b) in x.values.iter().zip(&again.values) {
                 assert!((a - b).abs() < 2e-3, "{feedback:?}: {a} {b}");
             }
-            let mut reasons = Reasons::new(&y, settings);
+            let square = Reasons::square(&y, &settings);
+            let mut reasons = Reasons::new(&y, &square, settings);
             for user in 0..12 {
                 for item in 0..9 {
                     let sum: f32 = reasons.of(users.row(user), item).iter().map(|(_, share)| share).sum();

@@ -18,9 +18,9 @@ pub const LANES: usize = 16;
 
 /// Columns that are spread out at a time: so many stay in the nearer caches.
 pub const COLUMNS: usize = 1 << 15;
-/// Columns that one task spreads out.
+/// Columns that one task spreads out: few tasks, as each begins with a search in every row.
 const PIECE: usize = 1 << 13;
-/// Columns that it spreads out at a time: so many stay in the nearest cache.
+/// Columns that it spreads out at a time: so many factors of one or two bytes stay in the nearest cache.
 const NEAR: usize = 1 << 10;
 /// How many entries ahead they are fetched from memory.
 const AHEAD: usize = 64;
@@ -87,7 +87,9 @@ fn put_lane<'a, A: Factor>(
     scales: &Scales,
 ) -> &'a [u64] {
     for (at, &e) in row.iter().enumerate() {
-        prefetch(row.get(at + AHEAD).map_or(&[], std::slice::from_ref));
+        if let Some(ahead) = row.get(at + AHEAD) {
+            prefetch(std::slice::from_ref(ahead));
+        }
         let column = entry::column(e) as usize - first;
         let Some(present) = present.get_mut(column) else {
             return &row[at..];
@@ -124,5 +126,50 @@ impl<C: Cell> Work for Meeting<'_, C> {
         }
         *sums = found;
         common
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::cells::{Counted, WholeDot};
+
+    /// A column, most of them where one task or what it spreads out at a time ends, and next to it.
+    fn column() -> impl Strategy<Value = u32> {
+        let ends = [NEAR, PIECE - NEAR, PIECE, COLUMNS - PIECE, COLUMNS, COLUMNS + NEAR];
+        prop_oneof![
+            (prop::sample::select(ends.to_vec()), 0u32..3).prop_map(|(end, at)| end as u32 - 2 + at),
+            0..2 * COLUMNS as u32
+        ]
+    }
+
+    /// As many as may be, so that entries are fetched ahead in some and not in others.
+    fn row() -> impl Strategy<Value = Vec<u64>> {
+        let row = prop::collection::btree_map(column(), 0u8..=255, 0..200);
+        row.prop_map(|row| row.into_iter().map(|(column, value)| entry::pack(column, value.into())).collect())
+    }
+
+    proptest! {
+        #[test]
+        fn sums_are_those_of_the_rows(rows in prop::collection::vec(row(), 1..=LANES), other in row(), lanes: u16) {
+            let (mut spread, scales) = (Spread::default(), Scales::default());
+            let (mut sums, mut common) = ([Counted::<WholeDot<u8>>::default(); LANES], 0);
+            for first in [0, COLUMNS] {
+                let parts: Vec<&[u64]> = rows.iter().map(|row| part(row, first, COLUMNS)).collect();
+                spread.put(first, &parts, &scales);
+                common += spread.meet(Cpu::detect(), part(&other, first, COLUMNS), lanes, &mut sums);
+            }
+            let mut expected = 0;
+            for (lane, row) in rows.iter().enumerate() {
+                let same = |e: &u64| other.iter().find(|o| entry::column(**o) == entry::column(*e)).map(|o| (*e, *o));
+                let pairs: Vec<(u64, u64)> = row.iter().filter_map(same).collect();
+                let dot: f32 = pairs.iter().map(|&(a, b)| entry::value(a) * entry::value(b)).sum();
+                prop_assert_eq!((sums[lane].count as usize, sums[lane].sums.sum as f32), (pairs.len(), dot));
+                expected += if lanes >> lane & 1 == 1 { pairs.len() } else { 0 };
+            }
+            prop_assert_eq!(common, expected);
+        }
     }
 }

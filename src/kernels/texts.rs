@@ -42,7 +42,7 @@ struct Bucket {
 const WIDTH: usize = 3;
 
 /// What strings are told apart by.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Clone, Copy)]
 struct Key {
     /// The string itself in a short form; or a hash of it, which others may share, and, once it is known, where it is held.
     words: [u64; 2],
@@ -54,7 +54,7 @@ struct Key {
 struct Group<'a> {
     length: usize,
     texts: [&'a [u8]; AT_ONCE],
-    /// Those of UUIDs; of other strings 0.
+    /// Those of strings as long as a UUID; of others 0.
     parts: [[u64; AT_ONCE]; uuid::PARTS],
     /// [`Key::words`].
     words: [[u64; AT_ONCE]; 2],
@@ -92,7 +92,8 @@ impl Texts {
     /// The number of each string. At most `u32::MAX - 1` distinct strings can be told apart; who calls sees to it by
     /// [`Texts::len`].
     ///
-    /// While one group of strings is looked up the buckets of the next one are fetched, and the bytes of the one after it.
+    /// The bytes of a group of strings are fetched before the first of them is read, and its buckets while the group before it
+    /// is looked up.
     pub fn intern<'a>(&mut self, mut texts: impl ExactSizeIterator<Item = &'a [u8]>) -> Vec<u32> {
         let mut numbers = Vec::with_capacity(texts.len());
         let (mut next, mut before) = (&mut Group::empty(), &mut Group::empty());
@@ -124,7 +125,8 @@ impl Texts {
 
     /// Not generic, or it would be compiled where it is used, and not for speed.
     fn intern_some<'a>(&mut self, next: &mut Group<'a>, before: &Group<'a>, numbers: &mut Vec<u32>) {
-        self.reserve(before.length);
+        // For both, or a new table would make it useless to have fetched from the old one.
+        self.reserve(before.length + next.length);
         self.cpu.run(Intern { known: self, next, before, numbers });
     }
 
@@ -296,7 +298,7 @@ impl<'a> Group<'a> {
     /// Takes the next strings, and fetches their bytes.
     fn fill(&mut self, texts: &mut impl ExactSizeIterator<Item = &'a [u8]>) {
         self.length = texts.len().min(AT_ONCE);
-        for (place, text) in self.texts.iter_mut().zip(texts.take(AT_ONCE)) {
+        for (place, text) in self.texts.iter_mut().zip(texts) {
             prefetch_ends(text);
             *place = text;
         }
@@ -365,13 +367,13 @@ impl Key {
         (self.words[0] ^ words[0]) | ((self.words[1] ^ words[1]) & second)
     }
 
-    /// Of a short form, products that wide vectors have: a bit of the words reaches those above it by the first ones, and all by
-    /// the last.
+    /// Of a short form, by products that the widest vectors have: a bit of the words reaches those above it by the first
+    /// ones, and all by the last. Both words of a string of eight bytes are the same, and one is turned.
     #[inline(always)]
     fn hash(&self) -> u64 {
         let [a, b] = self.words;
-        let product =
-            a.wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ (b ^ u64::from(self.form)).wrapping_mul(0xd1b5_4a32_d192_ed03);
+        let b = (b ^ u64::from(self.form)).rotate_left(32);
+        let product = a.wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ b.wrapping_mul(0xd1b5_4a32_d192_ed03);
         let mixed = (product ^ product >> 32).wrapping_mul(0xbea2_25f9_eb34_556d);
         if self.form == HASH { a } else { mixed ^ mixed >> 32 }
     }

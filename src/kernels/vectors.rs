@@ -67,6 +67,7 @@ impl Vectors {
     }
 
     /// `Σ y yᵀ + diagonal`, row by row. Sums are taken in groups of rows that do not depend on threads.
+    /// Works on the threads of the current pool.
     pub fn square(&self, diagonal: f32) -> Vec<f32> {
         let (stride, cpu) = (self.stride(), Cpu::detect());
         let groups = self.values.par_chunks(stride.max(1) * ROWS_AT_ONCE);

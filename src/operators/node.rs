@@ -74,15 +74,18 @@ pub struct Resources {
     pub metrics: ExecutionPlanMetricsSet,
 }
 
-/// Works on as many threads as a build may use, beside those on which streams flow. What the work does by [`rayon`] is on these
-/// threads; outside of this it would be on all cores of the machine.
+/// Works on as many threads as a build may use, beside those on which streams flow. What the work does by [`rayon`] is on
+/// these threads; outside of this it would be on all cores of the machine. Work that has begun goes on when nobody waits for
+/// it any more, if nothing tells it to stop.
 pub async fn on_pool<T: Send + 'static>(
     threads: usize,
     work: impl FnOnce() -> Result<T> + Send + 'static,
 ) -> Result<T> {
-    let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build();
-    let pool = pool.map_err(|e| DataFusionError::Execution(format!("starting threads: {e}")))?;
-    let done = SpawnedTask::spawn_blocking(move || pool.install(work)).join_unwind().await;
+    let work = move || {
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(threads.max(1)).build();
+        pool.map_err(|e| DataFusionError::Execution(format!("starting threads: {e}")))?.install(work)
+    };
+    let done = SpawnedTask::spawn_blocking(work).join_unwind().await;
     done.map_err(|e| DataFusionError::ExecutionJoin(Box::new(e)))?
 }
 

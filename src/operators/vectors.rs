@@ -79,7 +79,7 @@ impl VectorTable {
     }
 }
 
-/// Reads all rows, and sorts them on `threads`. `operator` and `what` name the input in messages.
+/// Reads all rows, and sorts them on so many threads. `operator` and `what` name the input in messages.
 pub async fn read(
     rows: InputRows,
     operator: &str,

@@ -148,7 +148,9 @@ impl ExplainTask {
                     );
                 }
                 let (vectors, places) = table.placed(&items.ids)?;
-                Scored::Vectors { vectors, places, settings }
+                resources.memory.try_grow(vectors.stride().pow(2) * size_of::<f32>())?;
+                let square = als::Reasons::square(&vectors, &settings);
+                Scored::Vectors { vectors, places, square, settings }
             }
             (Model::Neighbors(Side::Users), _) => Scored::Users(build(NEIGHBORS, n, n)?),
             _ => Scored::Items(build(NEIGHBORS, m, m)?),
@@ -178,8 +180,8 @@ enum Scored {
     Items(Csr),
     /// Users by their neighbors.
     Users(Csr),
-    /// The vectors, where that of each item is, and how they were found.
-    Vectors { vectors: Vectors, places: Vec<Option<u32>>, settings: Settings },
+    /// The vectors, where that of each item is, what [`als::Reasons::square`] gives for them, and how they were found.
+    Vectors { vectors: Vectors, places: Vec<Option<u32>>, square: Vec<f32>, settings: Settings },
 }
 
 struct Explanations {
@@ -222,7 +224,7 @@ impl Worker for Explaining {
     fn run(&mut self, block: usize) -> Result<(RecordBatch, usize)> {
         let all = &*self.0;
         let mut of_vectors = match &all.scored {
-            Scored::Vectors { vectors, settings, .. } => Some(als::Reasons::new(vectors, *settings)),
+            Scored::Vectors { vectors, square, settings, .. } => Some(als::Reasons::new(vectors, square, *settings)),
             _ => None,
         };
         let (mut users, mut items, mut reasons) = (Vec::new(), Vec::new(), Vec::new());

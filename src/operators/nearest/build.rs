@@ -107,8 +107,8 @@ impl Task for NearestTask {
         };
         let (settings, threads) = (self.settings, *threads);
         let lay_out = move || {
-            let some = !excluded.is_empty();
-            let exclude = some.then(|| exclude(&mut excluded, &mut queries, &mut candidates)).transpose()?;
+            let any_excluded = !excluded.is_empty();
+            let exclude = any_excluded.then(|| exclude(&mut excluded, &mut queries, &mut candidates)).transpose()?;
             let itself = match settings.not_itself {
                 true => candidates.space.add(&cast(&queries.ids, &candidate_type)?)?,
                 false => Vec::new(),

@@ -94,7 +94,7 @@ impl Task for PredictTask {
             tables.push(collect(rows, columns, resources.threads, &resources.memory, None).await?);
         }
         let mut vectors = Vec::new();
-        let memory = [(); 2].map(|()| resources.memory.new_empty());
+        let memory = [resources.memory.new_empty(), resources.memory.new_empty()];
         for (side, stream) in inputs.enumerate() {
             let what = ["user_vectors", "item_vectors"][side];
             vectors.push(
